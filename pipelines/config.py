@@ -1,0 +1,199 @@
+"""The recipe of a run: everything that decides its outcome besides the images; frozen and checked here, once.
+
+A recipe knows no folder and no heavy library. Where a field is `None` the run chooses and writes its choice down:
+image size and channels from the data, learning rate from the optimizer, loss from the task and the number of classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pipelines.errors import BadRecipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Task = Literal["classify", "reconstruct"]
+Side = Annotated[int, Field(ge=1, le=4096)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+DEFAULT_ARCHITECTURES: dict[str, str] = {"classify": "lenet5", "reconstruct": "autoencoder"}
+SPLIT_TOLERANCE = 1e-6
+
+
+class DataRecipe(BaseModel):
+    """How a source becomes a snapshot.
+
+    Attributes:
+        height: pixels; None: the commonest size in the data, at most 224. Given together with `width`.
+        width: pixels; as `height`.
+        channels: 1 or 3; None: 1 when every image is gray.
+        resize: how an image of another size is made to fit.
+        split: fractions of train, validation and test; they add up to 1.
+        seed: of the split.
+        conflicts: what happens to equal pixels under two labels.
+        group_by: a regular expression searched in the path; images with the same match (its first group, if it
+            has one) stay in one part.
+        near_duplicates: count near-duplicates across parts.
+        group_near_duplicates: keep near-duplicates in one part.
+        max_image_pixels: larger images are quarantined without being decoded.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    height: Side | None = None
+    width: Side | None = None
+    channels: Literal[1, 3] | None = None
+    resize: Literal["stretch", "pad", "crop"] = "stretch"
+    split: tuple[Fraction, Fraction, Fraction] = (0.7, 0.15, 0.15)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    conflicts: Literal["drop", "keep-first"] = "drop"
+    group_by: str | None = None
+    near_duplicates: bool = False
+    group_near_duplicates: bool = False
+    max_image_pixels: int = Field(default=64_000_000, ge=1)
+
+    @field_validator("split")
+    @classmethod
+    def _adds_up(cls, split: tuple[float, float, float]) -> tuple[float, float, float]:
+        if abs(sum(split) - 1.0) > SPLIT_TOLERANCE or split[0] <= 0.0:
+            raise ValueError(
+                "must be three fractions (train, validation, test) that add up to 1, train above 0"
+            )
+        return split
+
+    @field_validator("group_by")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"must be a regular expression ({error})") from error
+        return pattern
+
+    @model_validator(mode="after")
+    def _both_sides(self) -> Self:
+        if (self.height is None) != (self.width is None):
+            raise ValueError("height and width go together: give both, or neither to take the data's own")
+        return self
+
+
+class Recipe(BaseModel):
+    """Everything that decides a training run, besides the images.
+
+    Attributes:
+        task: classify or reconstruct.
+        architecture: a name that `calotype architectures` prints; None: the task's default.
+        options: options of the architecture's builder, by name.
+        epochs: passes over the train part, at most.
+        batch_size: rows per step.
+        optimizer: by its Keras name, in lower case.
+        learning_rate: None: a rate at which this optimizer learns.
+        loss: None: chosen from the task and the number of classes.
+        seed: of weights, shuffling and dropout.
+        threshold_quantile: of the validation errors: the anomaly threshold of a reconstructing bundle.
+        data: how the source becomes a snapshot.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: Task = "classify"
+    architecture: str | None = None
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    epochs: int = Field(default=12, ge=1, le=100_000)
+    batch_size: int = Field(default=32, ge=1, le=65_536)
+    optimizer: str = "adam"
+    learning_rate: float | None = Field(default=None, gt=0.0, le=100.0)
+    loss: str | None = None
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    threshold_quantile: float = Field(default=0.99, ge=0.5, le=1.0)
+    data: DataRecipe = Field(default_factory=DataRecipe)
+
+    @property
+    def family(self) -> str:
+        """The architecture's name, the task's default where none was given."""
+        return self.architecture or DEFAULT_ARCHITECTURES[self.task]
+
+    def to_dict(self) -> dict[str, Any]:
+        """This recipe as plain JSON values, nested as in a recipe file."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """A recipe from plain values, as `to_dict` writes them and a recipe file holds them.
+
+        Raises:
+            BadRecipe: an unknown key, a value of the wrong type, or one out of its bounds.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise BadRecipe(_sentence(error)) from error
+
+    def digest(self) -> str:
+        """16 hexadecimal digits that are equal for equal recipes, on any machine."""
+        values = {**self.to_dict(), "architecture": self.family}
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a recipe file.
+
+    Raises:
+        BadRecipe: no such file, or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadRecipe(f"The recipe {path} can't be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadRecipe(f"The recipe {path} is not valid TOML: {error}.") from error
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """`KEY=VALUE` of `--set`: the dotted key, and the value read as TOML or else as a plain string.
+
+    Raises:
+        BadRecipe: there is no `=` or no key.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise BadRecipe(f"--set takes KEY=VALUE, for example --set optimizer=sgd. Received: {text!r}")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value
+
+
+def merge(values: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """A copy of nested `values` in which the dotted `key` is `value`.
+
+    Raises:
+        BadRecipe: the key goes through something that is no table.
+    """
+    head, _, rest = key.partition(".")
+    if not rest:
+        return {**values, head: value}
+    inner = values.get(head, {})
+    if not isinstance(inner, dict):
+        raise BadRecipe(f"{head!r} is a single value of the recipe, so {key!r} can't be set below it.")
+    return {**values, head: merge(inner, rest, value)}
+
+
+def _sentence(error: ValidationError) -> str:
+    """One sentence for the first thing that is wrong, and how many more there are."""
+    first, *others = error.errors(include_url=False, include_context=False)
+    field = ".".join(str(part) for part in first["loc"] if not isinstance(part, int)) or "recipe"
+    if first["type"] == "extra_forbidden":
+        known = ", ".join([*Recipe.model_fields, *(f"data.{name}" for name in DataRecipe.model_fields)])
+        return f"The recipe has no key {field!r}. Known keys: {known}."
+    what = first["msg"].removeprefix("Value error, ")
+    more = f" ({len(others)} more like this)" if others else ""
+    return f"The recipe's {field!r} was refused: {what[0].lower() + what[1:]}. Received: {first['input']!r}{more}"
