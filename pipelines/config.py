@@ -1,7 +1,8 @@
 """The recipe of a run: everything that decides its outcome besides the images; frozen and checked here, once.
 
-A recipe knows no folder and no heavy library. Where a field is `None` the run chooses and writes its choice down:
-image size and channels from the data, learning rate from the optimizer, loss from the task and the number of classes.
+A recipe knows no folder and no heavy library. Where a field is `None` the run chooses and writes its choice
+down: image size and channels from the data, learning rate from the optimizer, loss from the task and the number
+of classes.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class DataRecipe(BaseModel):
         split: fractions of train, validation and test; they add up to 1.
         seed: of the split.
         conflicts: what happens to equal pixels under two labels.
-        group_by: a regular expression searched in the path; images with the same match (its first group, if it
-            has one) stay in one part.
+        group_by: a regular expression searched in the path; images with the same match (its first group, if
+            it has one) stay in one part.
         near_duplicates: count near-duplicates across parts.
         group_near_duplicates: keep near-duplicates in one part.
         max_image_pixels: larger images are quarantined without being decoded.
@@ -195,5 +196,6 @@ def _sentence(error: ValidationError) -> str:
         known = ", ".join([*Recipe.model_fields, *(f"data.{name}" for name in DataRecipe.model_fields)])
         return f"The recipe has no key {field!r}. Known keys: {known}."
     what = first["msg"].removeprefix("Value error, ")
+    what = what[0].lower() + what[1:]
     more = f" ({len(others)} more like this)" if others else ""
-    return f"The recipe's {field!r} was refused: {what[0].lower() + what[1:]}. Received: {first['input']!r}{more}"
+    return f"The recipe's {field!r} was refused: {what}. Received: {first['input']!r}{more}"
