@@ -1,0 +1,64 @@
+"""The small face that every transport shows to the composition root.
+
+A transport is built from a table of `serving.calls.Method`s, starts nothing in its constructor, binds its
+port in `start` and runs its own thread. It knows no model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import grpc
+
+MEGABYTE = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a transport is told about the wire.
+
+    Args:
+        host: address to listen on.
+        port: port to listen on; 0 is any free one.
+        max_message_bytes: largest message taken or sent.
+        max_streams: streams of requests open at once, over all connections; more are refused.
+        max_stream_requests: requests of one stream in work at once; the stream is not read further meanwhile.
+        credentials: TLS; None is plain text.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8001
+    max_message_bytes: int = 64 * MEGABYTE
+    max_streams: int = 256
+    max_stream_requests: int = 64
+    credentials: grpc.ServerCredentials | None = None
+
+
+class Transport(Protocol):
+    """A running gRPC front."""
+
+    @property
+    def port(self) -> int:
+        """The port bound; known after `start`."""
+        ...
+
+    def start(self) -> None:
+        """Bind and answer calls from a thread of the transport's own.
+
+        Raises:
+            BadSetting: the address cannot be bound.
+        """
+        ...
+
+    def set_health(self, name: str, *, serving: bool) -> None:
+        """Say in grpc.health.v1 whether a service or a model (or "", the server) serves; any thread may."""
+        ...
+
+    def drain_and_stop(self, grace_seconds: float) -> None:
+        """Say NOT_SERVING everywhere, take no new calls, let accepted ones finish for so long, then stop.
+
+        Blocks until it has stopped; may be called twice.
+        """
+        ...
