@@ -1,0 +1,213 @@
+"""Prefect's API for a run that nobody gave one: a private server on this machine, as long as the run lasts.
+
+Prefect would start one by itself; that one takes 12 to 25 seconds, outlasts its own time limit on a busy machine,
+writes into the user's `~/.prefect` and prints a hundred lines when it ends (docs/decisions/0002). This one is
+started while other things load, keeps its home in the workspace, logs into a file, and dies with its parent.
+
+Run as a module, this file is that server. It imports Prefect only there: the settings must be in the environment
+before Prefect is first imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.metadata
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.errors import PipelineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+START_LIMIT_SECONDS = 180.0
+STOP_LIMIT_SECONDS = 10.0
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+}
+
+
+class PrivateServer:
+    """One server process, from `start` to `stop`; its address is known once `wait` returns.
+
+    Args:
+        home: Prefect's home for it; made when missing. Nobody else may use it meanwhile.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._log = home / "server.log"
+        self._process: subprocess.Popen[str] | None = None
+        self._fresh = False
+
+    def start(self) -> None:
+        """Start the process; returns at once."""
+        self._home.mkdir(parents=True, exist_ok=True)
+        database = self._home / "prefect.db"
+        self._fresh = not database.exists() and not _copy_template(database)
+        environment = {
+            **os.environ,
+            **QUIET,
+            "PREFECT_HOME": str(self._home),
+            "PREFECT__SERVER_EPHEMERAL": "1",
+        }
+        environment.pop("PREFECT_API_URL", None)
+        with self._log.open("w", encoding="utf-8") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "pipelines.prefect_server"],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+
+    def wait(self) -> str:
+        """Block until the API answers.
+
+        Returns:
+            Its URL, as `PREFECT_API_URL` takes it.
+
+        Raises:
+            PipelineError: the process ended, or didn't answer within three minutes.
+        """
+        if self._process is None or self._process.stdout is None:
+            raise AssertionError("wait comes after start")
+        port = self._process.stdout.readline().strip()
+        limit = time.monotonic() + START_LIMIT_SECONDS
+        while port and time.monotonic() < limit and self._process.poll() is None:
+            with contextlib.suppress(urllib.error.URLError, OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5).close()
+                if self._fresh:
+                    _keep_template(self._home / "prefect.db")
+                return f"http://127.0.0.1:{port}/api"
+            time.sleep(0.05)
+        raise PipelineError(f"Prefect's server did not start; what it said is in {self._log}.")
+
+    def stop(self) -> None:
+        """End the process; may be called twice, or without `start`."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=STOP_LIMIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._process = None
+
+
+@contextlib.contextmanager
+def prefect_environment(folder: Path) -> Iterator[PrivateServer | None]:
+    """Make Prefect's environment: the user's API when `PREFECT_API_URL` is set, else a private server.
+
+    Must be entered before Prefect is imported. The server is starting when the block begins: `wait_ready` it.
+
+    Args:
+        folder: holds the private servers' homes; the first that no other process uses is taken.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if os.environ.get("PREFECT_API_URL"):
+        yield None
+        return
+    with _free_home(folder) as home:
+        server = PrivateServer(home)
+        os.environ["PREFECT_HOME"] = str(home)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+def wait_ready(server: PrivateServer | None) -> None:
+    """Wait for the private server, when there is one, and put its address where Prefect looks for it."""
+    if server is not None:
+        os.environ["PREFECT_API_URL"] = server.wait()
+
+
+@contextlib.contextmanager
+def _free_home(folder: Path) -> Iterator[Path]:
+    """The first home in `folder` that no other process holds: two servers on one SQLite file lock each other out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(1, 1_000):
+        with (folder / f"{number}.lock").open("w", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield folder / str(number)
+            return
+    raise PipelineError(f"A thousand runs are under way in {folder}; wait for one to end.")
+
+
+def _template() -> Path:
+    """Where a database with nothing but Prefect's tables is kept: making them takes 11 s, copying 5 ms."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "calotype" / f"prefect-{importlib.metadata.version('prefect')}.db"
+
+
+def _copy_template(database: Path) -> bool:
+    with contextlib.suppress(OSError):
+        beside = database.with_suffix(".part")
+        shutil.copyfile(_template(), beside)
+        beside.replace(database)
+        return True
+    return False
+
+
+def _keep_template(database: Path) -> None:
+    """Keep a copy of a database that holds no run yet; no copy is no loss."""
+    with contextlib.suppress(OSError, sqlite3.Error):
+        template = _template()
+        template.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=template.parent) as beside:
+            copy = Path(beside, "copy.db")
+            with (
+                contextlib.closing(sqlite3.connect(database)) as source,
+                contextlib.closing(sqlite3.connect(copy)) as target,
+            ):
+                source.backup(target)
+                target.execute("PRAGMA journal_mode=DELETE")
+            copy.replace(template)
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()  # returns when the parent closes its end, or dies
+    os._exit(0)
+
+
+def main() -> None:
+    """Serve Prefect's API on a free port of this machine, which the first line on stdout names."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    listener = socket.create_server(("127.0.0.1", 0))
+    sys.stdout.write(f"{listener.getsockname()[1]}\n")
+    sys.stdout.flush()
+
+    import uvicorn  # noqa: PLC0415 - only this process needs it
+    from prefect.server.api.server import create_app  # noqa: PLC0415 - only this process needs it
+
+    config = uvicorn.Config(create_app(ephemeral=True), log_level="error", lifespan="on")
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""The process that TensorFlow lives in, apart from the one that schedules.
+
+It loads its libraries while the caller reads images, is used for one run and ends with it: repeated fits in one
+process grow (keras#20552), and a scheduler that never imports TensorFlow stays small. Knows no model.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING, Any, Self
+
+from pipelines.errors import PipelineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+    from multiprocessing.queues import Queue
+
+POLL_SECONDS = 0.1
+
+Message = dict[str, Any]
+
+
+class HeavyProcess:
+    """One spawned process that runs functions by name; a context manager that ends it.
+
+    Mutable state: the executor, from `__enter__` to `__exit__`. Functions, arguments, results and errors are
+    pickled. The process dies with its parent, however that ends.
+
+    Args:
+        preload: the module to import at once, in the background.
+    """
+
+    def __init__(self, preload: str) -> None:
+        self._preload = preload
+        self._context = multiprocessing.get_context("spawn")
+        self._messages: Queue[Message] = self._context.Queue()
+        self._executor: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        self._executor = ProcessPoolExecutor(
+            1, mp_context=self._context, initializer=_prepare, initargs=(self._messages,)
+        )
+        self._executor.submit(_load, self._preload)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._executor is not None:
+            if kind is not None:
+                self._kill()
+            self._executor.shutdown(cancel_futures=True)
+            self._executor = None
+        self._messages.close()
+
+    def call(self, function: str, *arguments: Any, progress: Callable[[Message], None]) -> Any:
+        """Run `function`, written `module:name`, with `arguments` and a progress callback as its last one.
+
+        Args:
+            function: where it is, so that the caller needn't import it.
+            arguments: what it takes before the callback.
+            progress: called in this process, in this thread, with what the function reports.
+
+        Raises:
+            PipelineError: the process died; whatever the function raises is raised as it is.
+        """
+        if self._executor is None:
+            raise AssertionError("called outside of its with block")
+        future = self._executor.submit(_invoke, function, arguments)
+        try:
+            self._relay(future, progress)
+            return future.result()
+        except BrokenProcessPool as error:
+            raise PipelineError(
+                "The training process ended without a word: it was killed, or memory ran out. "
+                "The same command goes on from what was saved."
+            ) from error
+
+    def _relay(self, future: Future[Any], progress: Callable[[Message], None]) -> None:
+        while not future.done():
+            self._deliver(progress, timeout=POLL_SECONDS)
+        while self._deliver(progress, timeout=0.01):
+            pass
+
+    def _deliver(self, progress: Callable[[Message], None], *, timeout: float) -> bool:
+        try:
+            message = self._messages.get(timeout=timeout)
+        except queue.Empty:
+            return False
+        progress(message)
+        return True
+
+    def _kill(self) -> None:
+        processes = getattr(self._executor, "_processes", None) or {}
+        for process in list(processes.values()):
+            process.kill()
+
+
+_messages: Queue[Message] | None = None  # set once, in the child, before anything else runs there
+
+
+def _prepare(messages: Queue[Message]) -> None:
+    global _messages  # noqa: PLW0603 - an executor's initializer has no other place
+    _messages = messages
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _load(module: str) -> None:
+    importlib.import_module(module)
+
+
+def _invoke(function: str, arguments: tuple[Any, ...]) -> Any:
+    if _messages is None:
+        raise AssertionError("the executor's initializer has not run")
+    module, _, name = function.partition(":")
+    return getattr(importlib.import_module(module), name)(*arguments, _messages.put)

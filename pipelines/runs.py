@@ -1,0 +1,202 @@
+"""The record that each run keeps of itself.
+
+A run is one folder: `run.json` says what it was asked and how it ended, and is replaced in one step, so that a
+reader sees the old record or the new one. Knows nothing of what a run does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pipelines.errors import UsageError
+from pipelines.workspace import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from io import TextIOWrapper
+    from pathlib import Path
+
+    from pipelines.workspace import Workspace
+
+RunState = Literal["started", "published", "refused", "failed"]
+
+RECORD = "run.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunKey:
+    """What two runs must share for the second to have nothing to do.
+
+    Args:
+        snapshot: content id of the data.
+        model: the name it is published under.
+        recipe: digest of the recipe.
+    """
+
+    snapshot: str
+    model: str
+    recipe: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """What a run says of itself.
+
+    Args:
+        run: the run's id, its folder's name.
+        state: where it stands; `started` of a run that no process holds means that it was interrupted.
+        key: what it was asked to do.
+        dataset: the dataset's name.
+        snapshot_path: the snapshot's folder.
+        recipe: the whole recipe, as plain values.
+        metrics: of the test part.
+        images: counts by part and fate.
+        seconds: by stage.
+        version: the published version.
+        reason: why it was not published, in words.
+        report: the page's path.
+    """
+
+    run: str
+    state: RunState
+    key: RunKey
+    dataset: str
+    snapshot_path: str
+    recipe: dict[str, Any]
+    metrics: dict[str, float] = field(default_factory=dict)
+    images: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    version: int | None = None
+    reason: str | None = None
+    report: str | None = None
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The record that `to_json` wrote; fields that this version doesn't know are left out."""
+        values = json.loads(text)
+        known = {spec.name for spec in dataclasses.fields(cls)}
+        values = {name: value for name, value in values.items() if name in known}
+        return cls(**{**values, "key": RunKey(**values["key"])})
+
+    def to_json(self) -> str:
+        """This record as indented JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+
+@dataclass(slots=True)
+class Run:
+    """A run's folder while this process works in it; a context manager that lets go of it.
+
+    Two processes never work in one run: the folder is locked as long as this object is open, and the
+    system lets go of the lock when a process dies.
+    """
+
+    folder: Path
+    record: RunRecord
+    _lock: TextIOWrapper
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    def update(self, **changes: Any) -> None:
+        """Put `changes` into the record, in memory and on disk."""
+        self.record = dataclasses.replace(self.record, **changes)
+        write_atomically(self.folder / RECORD, self.record.to_json())
+
+
+def start_run(workspace: Workspace, record: RunRecord) -> Run:
+    """A run for `record`: the interrupted one of the same key when there is one, else a new folder.
+
+    Args:
+        workspace: where runs lie.
+        record: what is asked; its `run` is ignored and chosen here.
+    """
+    for known in _records(workspace):
+        if known.key == record.key and known.state == "started":
+            taken = _take(workspace.runs / known.run)
+            if taken is not None:
+                return Run(workspace.runs / known.run, known, taken)
+    return _new_run(workspace, record)
+
+
+def finished_run(workspace: Workspace, key: RunKey) -> RunRecord | None:
+    """The newest run of `key` that came to an end, published or refused."""
+    ended = [
+        known for known in _records(workspace) if known.key == key and known.state in ("published", "refused")
+    ]
+    return ended[-1] if ended else None
+
+
+def find_run(workspace: Workspace, run: str) -> RunRecord:
+    """The record of a run by its id.
+
+    Raises:
+        UsageError: there is no such run.
+    """
+    path = workspace.runs / run / RECORD
+    try:
+        return RunRecord.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        known = ", ".join(record.run for record in _records(workspace)[-5:]) or "none"
+        raise UsageError(f"There is no run {run!r} in {workspace.runs}. The latest ones: {known}.") from error
+
+
+@contextlib.contextmanager
+def reopen_run(workspace: Workspace, run: str) -> Iterator[Run]:
+    """A finished or interrupted run, held by this process.
+
+    Raises:
+        UsageError: there is no such run, or another process works in it.
+    """
+    record = find_run(workspace, run)
+    lock = _take(workspace.runs / run)
+    if lock is None:
+        raise UsageError(f"Another process works in the run {run}; wait for it to end.")
+    with Run(workspace.runs / run, record, lock) as held:
+        yield held
+
+
+def _new_run(workspace: Workspace, record: RunRecord) -> Run:
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    for attempt in range(1, 1_000):
+        name = f"{stamp}-{record.key.model}" + (f"-{attempt}" if attempt > 1 else "")
+        folder = workspace.runs / name
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        lock = _take(folder)
+        if lock is not None:
+            run = Run(folder, record, lock)
+            run.update(run=name, state="started")
+            return run
+    raise AssertionError("a thousand runs of one model began within one second")
+
+
+def _take(folder: Path) -> TextIOWrapper | None:
+    """The folder's lock, or None when another process holds it."""
+    file = (folder / ".lock").open("w", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def _records(workspace: Workspace) -> list[RunRecord]:
+    """All readable records, oldest first; a folder without one died at birth and is passed over."""
+    records = []
+    for path in sorted(workspace.runs.glob(f"*/{RECORD}")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            records.append(RunRecord.from_json(path.read_text(encoding="utf-8")))
+    return records
