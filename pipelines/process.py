@@ -6,7 +6,6 @@ process grow (keras#20552), and a scheduler that never imports TensorFlow stays 
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import os
 import queue
@@ -15,7 +14,7 @@ import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pipelines.errors import PipelineError
 
@@ -24,22 +23,24 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from multiprocessing.queues import Queue
 
+T = TypeVar("T")
+
 POLL_SECONDS = 0.1
 
 Message = dict[str, Any]
 
 
 class HeavyProcess:
-    """One spawned process that runs functions by name; a context manager that ends it.
+    """One spawned process that runs functions; a context manager that ends it.
 
     Mutable state: the executor, from `__enter__` to `__exit__`. Functions, arguments, results and errors are
     pickled. The process dies with its parent, however that ends.
 
     Args:
-        preload: the module to import at once, in the background.
+        preload: called there at once, in the background: it imports what the functions will need.
     """
 
-    def __init__(self, preload: str) -> None:
+    def __init__(self, preload: Callable[[], None]) -> None:
         self._preload = preload
         self._context = multiprocessing.get_context("spawn")
         self._messages: Queue[Message] = self._context.Queue()
@@ -49,7 +50,7 @@ class HeavyProcess:
         self._executor = ProcessPoolExecutor(
             1, mp_context=self._context, initializer=_prepare, initargs=(self._messages,)
         )
-        self._executor.submit(_load, self._preload)
+        self._executor.submit(self._preload)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -60,11 +61,11 @@ class HeavyProcess:
             self._executor = None
         self._messages.close()
 
-    def call(self, function: str, *arguments: Any, progress: Callable[[Message], None]) -> Any:
-        """Run `function`, written `module:name`, with `arguments` and a progress callback as its last one.
+    def call(self, function: Callable[..., T], *arguments: Any, progress: Callable[[Message], None]) -> T:
+        """Run `function` there, with `arguments` and a progress callback as its last one.
 
         Args:
-            function: where it is, so that the caller needn't import it.
+            function: of a module, so that it can be found there by its name.
             arguments: what it takes before the callback.
             progress: called in this process, in this thread, with what the function reports.
 
@@ -120,12 +121,7 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-def _load(module: str) -> None:
-    importlib.import_module(module)
-
-
-def _invoke(function: str, arguments: tuple[Any, ...]) -> Any:
+def _invoke(function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
     if _messages is None:
         raise AssertionError("the executor's initializer has not run")
-    module, _, name = function.partition(":")
-    return getattr(importlib.import_module(module), name)(*arguments, _messages.put)
+    return function(*arguments, _messages.put)

@@ -1,0 +1,69 @@
+"""Progress bars on the terminal, for whatever takes longer than a second; on no terminal, one line per stage.
+
+Knows rich and nothing of what is being done. Everything goes to stderr: stdout carries results.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+
+class ProgressBars:
+    """One bar per stage, in the order in which the stages first report; a context manager that takes the screen.
+
+    Mutable state: the stages' bars and starting times. Threads may report at once.
+
+    Args:
+        console: where to draw; None: stderr.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self._bars = Progress(
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._stages: dict[str, TaskID] = {}
+        self._began: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def report(self, stage: str, done: int, total: int | None, note: str = "") -> None:
+        """Say how far a stage is.
+
+        Args:
+            stage: its name, as it is shown.
+            done: steps behind it.
+            total: steps in all; None: not known yet.
+            note: a few words behind the bar, such as the loss.
+        """
+        with self._lock:
+            bar = self._stages.get(stage)
+            if bar is None:
+                bar = self._stages[stage] = self._bars.add_task(stage, total=total, note=note)
+                self._began[stage] = time.monotonic()
+            self._bars.update(bar, completed=done, total=total, note=note)
+            if total is not None and done >= total and stage in self._began:
+                seconds = time.monotonic() - self._began.pop(stage)
+                if not self.console.is_terminal:
+                    self.console.print(f"{stage}: {done} in {seconds:.1f} s {note}".rstrip(), highlight=False)
