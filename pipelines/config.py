@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Task = Literal["classify", "reconstruct"]
 Side = Annotated[int, Field(ge=1, le=4096)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Augment = Literal["none", "affine", "flip", "affine-flip"]
+Schedule = Literal["constant", "cosine"]
 
 DEFAULT_ARCHITECTURES: dict[str, str] = {"classify": "lenet5", "reconstruct": "autoencoder"}
 SPLIT_TOLERANCE = 1e-6
@@ -92,10 +94,15 @@ class Recipe(BaseModel):
         task: classify or reconstruct.
         architecture: a name that `calotype architectures` prints; None: the task's default.
         options: options of the architecture's builder, by name.
-        epochs: passes over the train part, at most.
+        epochs: passes over the train part, at most. None, here and below: the family's own habit, which
+            `models.catalogue.settle` fills in.
         batch_size: rows per step.
         optimizer: by its Keras name, in lower case.
         learning_rate: None: a rate at which this optimizer learns.
+        schedule: of the learning rate: constant, or a short warm-up and then a cosine down to zero.
+        augment: of training images: small turns, shifts and zooms (affine), mirroring (flip), both or none.
+        class_weights: balanced: a label's images weigh as if all labels had equally many.
+        patience: epochs without a better validation loss after which training stops; 0: never before the end.
         loss: None: chosen from the task and the number of classes.
         seed: of weights, shuffling and dropout.
         threshold_quantile: of the validation errors: the anomaly threshold of a reconstructing bundle.
@@ -107,10 +114,14 @@ class Recipe(BaseModel):
     task: Task = "classify"
     architecture: str | None = None
     options: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    epochs: int = Field(default=12, ge=1, le=100_000)
-    batch_size: int = Field(default=32, ge=1, le=65_536)
-    optimizer: str = "adam"
+    epochs: int | None = Field(default=None, ge=1, le=100_000)
+    batch_size: int | None = Field(default=None, ge=1, le=65_536)
+    optimizer: str | None = None
     learning_rate: float | None = Field(default=None, gt=0.0, le=100.0)
+    schedule: Schedule | None = None
+    augment: Augment | None = None
+    class_weights: Literal["none", "balanced"] = "none"
+    patience: int | None = Field(default=None, ge=0)
     loss: str | None = None
     seed: int = Field(default=0, ge=0, lt=2**31)
     threshold_quantile: float = Field(default=0.99, ge=0.5, le=1.0)

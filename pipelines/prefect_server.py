@@ -2,7 +2,7 @@
 
 Prefect would start one by itself; that one takes 12 to 25 seconds, outlasts its own time limit on a busy machine,
 writes into the user's `~/.prefect` and prints a hundred lines when it ends (docs/decisions/0002). This one is
-started while other things load, keeps its home in the workspace, logs into a file, and dies with its parent.
+started while other things load, keeps its home below the user's state folder, logs into a file, and dies with its parent.
 
 Run as a module, this file is that server. It imports Prefect only there: the settings must be in the environment
 before Prefect is first imported.
@@ -12,14 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib.metadata
 import os
-import shutil
 import socket
-import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.error
@@ -37,7 +33,7 @@ STOP_LIMIT_SECONDS = 10.0
 QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
 }
 
 
@@ -52,13 +48,10 @@ class PrivateServer:
         self._home = home
         self._log = home / "server.log"
         self._process: subprocess.Popen[str] | None = None
-        self._fresh = False
 
     def start(self) -> None:
         """Start the process; returns at once."""
         self._home.mkdir(parents=True, exist_ok=True)
-        database = self._home / "prefect.db"
-        self._fresh = not database.exists() and not _copy_template(database)
         environment = {
             **os.environ,
             **QUIET,
@@ -92,8 +85,6 @@ class PrivateServer:
         while port and time.monotonic() < limit and self._process.poll() is None:
             with contextlib.suppress(urllib.error.URLError, OSError):
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5).close()
-                if self._fresh:
-                    _keep_template(self._home / "prefect.db")
                 return f"http://127.0.0.1:{port}/api"
             time.sleep(0.05)
         raise PipelineError(f"Prefect's server did not start; what it said is in {self._log}.")
@@ -115,20 +106,17 @@ class PrivateServer:
 
 
 @contextlib.contextmanager
-def prefect_environment(folder: Path) -> Iterator[PrivateServer | None]:
+def prefect_environment() -> Iterator[PrivateServer | None]:
     """Make Prefect's environment: the user's API when `PREFECT_API_URL` is set, else a private server.
 
     Must be entered before Prefect is imported. The server is starting when the block begins: `wait_ready` it.
-
-    Args:
-        folder: holds the private servers' homes; the first that no other process uses is taken.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if os.environ.get("PREFECT_API_URL"):
         yield None
         return
-    with _free_home(folder) as home:
+    with _free_home(state_folder()) as home:
         server = PrivateServer(home)
         os.environ["PREFECT_HOME"] = str(home)
         try:
@@ -144,6 +132,11 @@ def wait_ready(server: PrivateServer | None) -> None:
         os.environ["PREFECT_API_URL"] = server.wait()
 
 
+def state_folder() -> Path:
+    """Where the private servers' homes lie: below the user's, so that every workspace finds the tables made."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "calotype" / "prefect"
+
+
 @contextlib.contextmanager
 def _free_home(folder: Path) -> Iterator[Path]:
     """The first home in `folder` that no other process holds: two servers on one SQLite file lock each other out."""
@@ -157,37 +150,6 @@ def _free_home(folder: Path) -> Iterator[Path]:
             yield folder / str(number)
             return
     raise PipelineError(f"A thousand runs are under way in {folder}; wait for one to end.")
-
-
-def _template() -> Path:
-    """Where a database with nothing but Prefect's tables is kept: making them takes 11 s, copying 5 ms."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "calotype" / f"prefect-{importlib.metadata.version('prefect')}.db"
-
-
-def _copy_template(database: Path) -> bool:
-    with contextlib.suppress(OSError):
-        beside = database.with_suffix(".part")
-        shutil.copyfile(_template(), beside)
-        beside.replace(database)
-        return True
-    return False
-
-
-def _keep_template(database: Path) -> None:
-    """Keep a copy of a database that holds no run yet; no copy is no loss."""
-    with contextlib.suppress(OSError, sqlite3.Error):
-        template = _template()
-        template.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=template.parent) as beside:
-            copy = Path(beside, "copy.db")
-            with (
-                contextlib.closing(sqlite3.connect(database)) as source,
-                contextlib.closing(sqlite3.connect(copy)) as target,
-            ):
-                source.backup(target)
-                target.execute("PRAGMA journal_mode=DELETE")
-            copy.replace(template)
 
 
 def _end_with_parent() -> None:

@@ -61,8 +61,8 @@ class HeavyProcess:
             self._executor = None
         self._messages.close()
 
-    def call(self, function: Callable[..., T], *arguments: Any, progress: Callable[[Message], None]) -> T:
-        """Run `function` there, with `arguments` and a progress callback as its last one.
+    def call(self, function: Callable[..., T], *arguments: Any, progress: Callable[[Message], None] | None = None) -> T:
+        """Run `function` there, with `arguments`, and a progress callback as its last one when `progress` is given.
 
         Args:
             function: of a module, so that it can be found there by its name.
@@ -74,9 +74,11 @@ class HeavyProcess:
         """
         if self._executor is None:
             raise AssertionError("called outside of its with block")
-        future = self._executor.submit(_invoke, function, arguments)
+        invoke = _invoke if progress is None else _invoke_reporting
+        future = self._executor.submit(invoke, function, arguments)
         try:
-            self._relay(future, progress)
+            if progress is not None:
+                self._relay(future, progress)
             return future.result()
         except BrokenProcessPool as error:
             raise PipelineError(
@@ -122,6 +124,10 @@ def _die_with_parent() -> None:
 
 
 def _invoke(function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+    return function(*arguments)
+
+
+def _invoke_reporting(function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
     if _messages is None:
         raise AssertionError("the executor's initializer has not run")
     return function(*arguments, _messages.put)

@@ -38,9 +38,9 @@ class Workspace:
         return self.root / "models"
 
     @property
-    def prefect(self) -> Path:
-        """What Prefect keeps for runs of this workspace, when no other server was named."""
-        return self.root / ".prefect"
+    def sources(self) -> Path:
+        """Known data sets, written out as folders of files."""
+        return self.root / "sources"
 
 
 def check_name(name: str, *, what: str) -> str:
