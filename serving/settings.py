@@ -1,0 +1,173 @@
+"""The settings of `calotype serve`: flags first, then environment, then defaults, read once and checked.
+
+Knows nothing of what the settings are for; every other room takes the finished object. A setting is one
+field of `ServeSettings`: its flag, its environment variable, the text of `--help` and the row in
+`docs/configuration.md` all follow from that field.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from serving.errors import BadSetting
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MIB = 2**20
+MODELS = Path("workspace/models")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class About:
+    """What the world must know of one setting besides its default.
+
+    Args:
+        text: what it does, for `--help`.
+        unit: what its number counts, empty for words.
+        low: the least allowed number.
+        high: the greatest allowed number.
+        choices: the allowed words, empty for any.
+    """
+
+    text: str
+    unit: str = ""
+    low: float = -math.inf
+    high: float = math.inf
+    choices: tuple[str, ...] = ()
+
+
+def _setting(default: Any, about: About) -> Any:
+    return dataclasses.field(default=default, metadata={"about": about})
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ServeSettings:
+    """Everything that an operator may choose about the server, each within its bounds."""
+
+    models: Path = _setting(  # noqa: RUF009 - a field, as below; MODELS is immutable
+        MODELS, About("The model repository: a folder of <name>/<version>/ folders.")
+    )
+    host: str = _setting("127.0.0.1", About("The address to listen on; 0.0.0.0 is every interface."))
+    port: int = _setting(8001, About("The gRPC port; 0 is any free one.", "port", 0, 65535))
+    http_port: int = _setting(
+        8002, About("The port of /metrics, /livez and /readyz; 0 is any free one.", "port", 0, 65535)
+    )
+    max_batch_rows: int = _setting(
+        64, About("The most rows in one model call; larger requests are split.", "rows", 1, 65536)
+    )
+    max_wait_ms: float = _setting(
+        0.0,
+        About("How long an idle executor waits for a batch to fill; 0 starts at once.", "ms", 0, 10_000),
+    )
+    max_queue_rows: int = _setting(
+        2048, About("The most rows waiting per model version; more are refused at once.", "rows", 1, 10**7)
+    )
+    max_queue_bytes: int = _setting(
+        256 * MIB, About("The most input bytes waiting per model version.", "bytes", 1024, 2**40)
+    )
+    executors: int = _setting(
+        1, About("Model calls at a time per model version, unless its config.pbtxt says.", "calls", 1, 256)
+    )
+    max_streams: int = _setting(256, About("The most bidirectional streams open at a time.", "streams", 1, 100_000))
+    max_message_bytes: int = _setting(
+        64 * MIB, About("The largest gRPC message taken or sent.", "bytes", 1024, 2**31 - 1)
+    )
+    max_image_pixels: int = _setting(
+        64_000_000, About("The largest encoded image, width times height.", "pixels", 1, 2**31 - 1)
+    )
+    poll_seconds: float = _setting(
+        2.0, About("The pause between two looks at the repository.", "seconds", 0.01, 86_400)
+    )
+    drain_seconds: float = _setting(
+        30.0, About("How long accepted calls may take to finish when stopping.", "seconds", 0, 3600)
+    )
+    log_format: str = _setting("text", About("How log lines are written.", choices=("text", "json")))
+    log_level: str = _setting(
+        "info", About("The least severe event logged.", choices=("debug", "info", "warning", "error"))
+    )
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check(field.name, getattr(self, field.name))
+
+
+def flag(name: str) -> str:
+    """The command-line flag of a setting: `max_batch_rows` is `--max-batch-rows`."""
+    return "--" + name.replace("_", "-")
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting: `max_batch_rows` is `CALOTYPE_MAX_BATCH_ROWS`."""
+    return "CALOTYPE_" + name.upper()
+
+
+def about(name: str) -> About:
+    """What is known of one setting of `ServeSettings`."""
+    return cast("About", _fields()[name].metadata["about"])
+
+
+def defaults() -> dict[str, Any]:
+    """Every setting's name and default, in the order in which they are documented."""
+    return {name: field.default for name, field in _fields().items()}
+
+
+def read(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> ServeSettings:
+    """Make the settings of one server.
+
+    Args:
+        flags: setting name -> text as typed; None where the flag wasn't given.
+        environment: usually `os.environ`; a variable that is set but empty counts as not set.
+
+    Raises:
+        BadSetting: a value that can't be read or is out of its bounds.
+    """
+    chosen: dict[str, Any] = {}
+    for name, field in _fields().items():
+        text = flags.get(name)
+        if text is None:
+            text = environment.get(variable(name)) or None
+        if text is not None:
+            chosen[name] = _parse(name, text, kind=type(field.default))
+    if "models" not in chosen and environment.get("CALOTYPE_WORKSPACE"):
+        chosen["models"] = Path(environment["CALOTYPE_WORKSPACE"]) / "models"
+    return ServeSettings(**chosen)
+
+
+def _fields() -> dict[str, dataclasses.Field[Any]]:
+    return {field.name: field for field in dataclasses.fields(ServeSettings)}
+
+
+def _parse(name: str, text: str, *, kind: type) -> Any:
+    if kind not in (int, float):
+        return Path(text) if issubclass(kind, Path) else text
+    try:
+        return kind(text)
+    except ValueError:
+        raise BadSetting(_sentence(name, text)) from None
+
+
+def _check(name: str, value: Any) -> None:
+    known = about(name)
+    if known.choices and value not in known.choices:
+        raise BadSetting(_sentence(name, value))
+    # NaN compares false with everything, so the test is for being inside.
+    if known.unit and not known.low <= value <= known.high:
+        raise BadSetting(_sentence(name, value))
+    if name == "host" and not value:
+        raise BadSetting(_sentence(name, value))
+
+
+def _sentence(name: str, received: object) -> str:
+    known, default = about(name), _fields()[name].default
+    if known.choices:
+        expected = "one of " + ", ".join(known.choices)
+    elif known.unit:
+        noun = "a whole number" if isinstance(default, int) else "a number"
+        expected = f"{noun} ({known.unit}) from {known.low:g} to {known.high:g}"
+    else:
+        expected = "a name or address"
+    return f"{flag(name)} (or {variable(name)}) must be {expected}. Received: {str(received)!r}"

@@ -1,0 +1,306 @@
+"""What the server counts: one object that every room reports to, and that Prometheus and ModelStatistics read.
+
+Knows no transport and no model. Reporting is cheap (a lock, a few additions; a batch's queue times in one
+call), because it is on the way of every request; reading is rare and does the work. Sums are plain
+numbers, so that the counts of several processes can be added together.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
+STATES = ("Start", "Loading", "Available", "Unloading", "End")
+
+Key = tuple[str, ...]
+
+
+class Histogram:
+    """Counts per bucket and their sum; not locked, its owner is."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def add(self, value: float, times: int = 1) -> None:
+        """Count `value`, `times` over."""
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.total += value * times
+
+    @property
+    def count(self) -> int:
+        """How many values were added."""
+        return sum(self.counts)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSize:
+    """How often batches of one size were computed, and the seconds that took."""
+
+    rows: int
+    batches: int
+    compute_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """One version's account since the server started, as the protocol's ModelStatistics asks for it.
+
+    Args:
+        requests_ok: answered with status OK.
+        requests_failed: answered with any other status.
+        ok_seconds: their whole time in the server.
+        failed_seconds: likewise.
+        rows: images or rows computed.
+        batches: model calls that answered.
+        queue_count: requests (or pieces of them) that left the queue for the model.
+        queue_seconds: their time there.
+        compute_seconds: inside the model, all batches.
+        decode_count: requests whose encoded images were decoded.
+        decode_seconds: the time that took.
+        last_request_unix_ms: when the last request ended; 0 for never.
+        batch_sizes: by rows, ascending.
+    """
+
+    requests_ok: int = 0
+    requests_failed: int = 0
+    ok_seconds: float = 0.0
+    failed_seconds: float = 0.0
+    rows: int = 0
+    batches: int = 0
+    queue_count: int = 0
+    queue_seconds: float = 0.0
+    compute_seconds: float = 0.0
+    decode_count: int = 0
+    decode_seconds: float = 0.0
+    last_request_unix_ms: int = 0
+    batch_sizes: tuple[BatchSize, ...] = ()
+
+
+@dataclass(slots=True)
+class _Account:
+    """What one (model, version) did; mutable, under the telemetry's lock."""
+
+    method_code: dict[Key, Histogram] = field(default_factory=dict)  # (method, code) -> request seconds
+    images: dict[str, int] = field(default_factory=dict)  # by method
+    queue: Histogram = field(default_factory=lambda: Histogram(SECONDS))
+    compute: Histogram = field(default_factory=lambda: Histogram(SECONDS))
+    decode: Histogram = field(default_factory=lambda: Histogram(SECONDS))
+    rows: Histogram = field(default_factory=lambda: Histogram(ROWS))
+    sizes: dict[int, list[float]] = field(default_factory=dict)  # rows -> [batches, compute seconds]
+    last_request_unix_ms: int = 0
+
+
+class Telemetry(Collector):
+    """The server's counters. All methods may be called from any thread, none blocks.
+
+    A model's name reaches a label only once the registry reported it (`model_state`): whatever else callers
+    ask for is counted under the empty name, so that no caller can grow the metrics.
+    """
+
+    # Mutable, all of it under `_lock`: `_accounts`, `_rejected`, `_states`, `_reloads`, `_queues`.
+
+    def __init__(self, *, unix_clock: Callable[[], float] = time.time) -> None:
+        self._unix_clock = unix_clock
+        self._lock = threading.Lock()
+        self._accounts: dict[Key, _Account] = {}
+        self._rejected: dict[Key, int] = {}
+        self._states: dict[Key, str] = {}
+        self._reloads: dict[Key, int] = {}
+        self._queues: dict[Key, Callable[[], int]] = {}
+
+    def request_done(
+        self, *, model: str, version: int, method: str, code: str, seconds: float, images: int = 0
+    ) -> None:
+        """A call was answered, well or not.
+
+        Args:
+            model: as asked for; empty for calls about no model.
+            version: the one that answered; 0 where none did.
+            method: the RPC's short name, such as Classify.
+            code: the gRPC status name, such as OK.
+            seconds: from arrival to answer.
+            images: how many it carried that were answered.
+        """
+        with self._lock:
+            account = self._account(model, version)
+            key = (method, code)
+            histogram = account.method_code.get(key)
+            if histogram is None:
+                histogram = account.method_code[key] = Histogram(SECONDS)
+            histogram.add(seconds)
+            if images:
+                account.images[method] = account.images.get(method, 0) + images
+            account.last_request_unix_ms = int(self._unix_clock() * 1000)
+
+    def batch_done(
+        self, *, model: str, version: int, rows: int, queue_seconds: Iterable[float], compute_seconds: float
+    ) -> None:
+        """One model call answered: its rows, what each part of it had waited, and how long it took."""
+        with self._lock:
+            account = self._account(model, version)
+            for waited in queue_seconds:
+                account.queue.add(waited)
+            account.compute.add(compute_seconds)
+            account.rows.add(rows)
+            size = account.sizes.setdefault(rows, [0, 0.0])
+            size[0] += 1
+            size[1] += compute_seconds
+
+    def decode_done(self, *, model: str, version: int, seconds: float) -> None:
+        """The encoded images of one request were decoded."""
+        with self._lock:
+            self._account(model, version).decode.add(seconds)
+
+    def rejected(self, *, model: str, version: int = 0, reason: str) -> None:
+        """A request was refused before any compute: queue_full, expired, cancelled, streams, draining …."""
+        with self._lock:
+            key = (*self._names(model, version), reason)
+            self._rejected[key] = self._rejected.get(key, 0) + 1
+
+    def model_state(self, *, model: str, version: int, state: str) -> None:
+        """A version came into one of `STATES`; from now on the model has its own labels."""
+        with self._lock:
+            self._states[model, str(version)] = state
+
+    def queue_gauge(self, *, model: str, version: int, rows: Callable[[], int]) -> None:
+        """Read the rows waiting for this version from `rows` whenever the metrics are asked for."""
+        with self._lock:
+            self._queues[model, str(version)] = rows
+
+    def forget(self, *, model: str, version: int) -> None:
+        """A version is gone: its state and queue are no more; its counters stay, as counters must."""
+        with self._lock:
+            self._states.pop((model, str(version)), None)
+            self._queues.pop((model, str(version)), None)
+
+    def reload(self, *, model: str, outcome: str) -> None:
+        """A version was tried: outcome is loaded or failed."""
+        with self._lock:
+            self._reloads[model, outcome] = self._reloads.get((model, outcome), 0) + 1
+
+    def statistics(self, *, model: str, version: int) -> Statistics:
+        """One version's account, all zero if nothing was counted yet."""
+        with self._lock:
+            account = self._accounts.get((model, str(version)))
+            return _statistics(account) if account else Statistics()
+
+    def exposition(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics as Prometheus' own objects."""
+        with self._lock:
+            yield from list(self._request_metrics())
+            yield from list(self._batch_metrics())
+            yield from list(self._model_metrics())
+            queues = dict(self._queues)
+        # Outside the lock: the gauges ask the batchers, which hold their own lock while they report here.
+        gauge = GaugeMetricFamily("calotype_queue_rows", "Rows waiting.", labels=("model", "version"))
+        for names, read in queues.items():
+            gauge.add_metric(names, read())
+        yield gauge
+
+    def _names(self, model: str, version: int) -> Key:
+        written = (model, str(version) if version else "")
+        if written in self._accounts or written in self._states:
+            return written
+        return (model, "") if any(model == name for name, _ in self._states) else ("", "")
+
+    def _account(self, model: str, version: int) -> _Account:
+        names = self._names(model, version)
+        account = self._accounts.get(names)
+        if account is None:
+            account = self._accounts[names] = _Account()
+        return account
+
+    def _request_metrics(self) -> Iterator[Metric]:
+        names = ("model", "version", "method")
+        total = CounterMetricFamily("calotype_requests", "Calls answered.", labels=(*names, "code"))
+        images = CounterMetricFamily("calotype_images", "Images answered.", labels=names)
+        seconds = HistogramMetricFamily("calotype_request_seconds", "From arrival to answer.", labels=(*names, "code"))
+        for key, account in self._accounts.items():
+            for (method, code), histogram in account.method_code.items():
+                total.add_metric((*key, method, code), histogram.count)
+                _add(seconds, (*key, method, code), histogram)
+            for method, count in account.images.items():
+                images.add_metric((*key, method), count)
+        yield from (total, images, seconds)
+
+    def _batch_metrics(self) -> Iterator[Metric]:
+        for name, text, attribute in (
+            ("calotype_queue_seconds", "Waiting for the model.", "queue"),
+            ("calotype_compute_seconds", "Inside one model call.", "compute"),
+            ("calotype_decode_seconds", "Decoding one request's images.", "decode"),
+            ("calotype_batch_rows", "Rows in one model call.", "rows"),
+        ):
+            family = HistogramMetricFamily(name, text, labels=("model", "version"))
+            for key, account in self._accounts.items():
+                histogram: Histogram = getattr(account, attribute)
+                if histogram.count:
+                    _add(family, key, histogram)
+            yield family
+
+    def _model_metrics(self) -> Iterator[Metric]:
+        rejected = CounterMetricFamily(
+            "calotype_rejected", "Refused before any compute.", labels=("model", "version", "reason")
+        )
+        for key, count in self._rejected.items():
+            rejected.add_metric(key, count)
+        reloads = CounterMetricFamily("calotype_reloads", "Versions tried.", labels=("model", "outcome"))
+        for key, count in self._reloads.items():
+            reloads.add_metric(key, count)
+        states = GaugeMetricFamily(
+            "calotype_model_state", "1 for the state a version is in.", labels=("model", "version", "state")
+        )
+        for key, now in self._states.items():
+            for state in STATES:
+                states.add_metric((*key, state), float(state == now))
+        yield from (rejected, reloads, states)
+
+
+def _add(family: HistogramMetricFamily, labels: Key, histogram: Histogram) -> None:
+    running, buckets = 0, []
+    for bound, count in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
+        running += count
+        buckets.append(("+Inf" if bound == float("inf") else repr(bound), float(running)))
+    family.add_metric(labels, buckets=buckets, sum_value=histogram.total)
+
+
+def _statistics(account: _Account) -> Statistics:
+    good = [histogram for (_, code), histogram in account.method_code.items() if code == "OK"]
+    bad = [histogram for (_, code), histogram in account.method_code.items() if code != "OK"]
+    return Statistics(
+        requests_ok=sum(histogram.count for histogram in good),
+        requests_failed=sum(histogram.count for histogram in bad),
+        ok_seconds=sum(histogram.total for histogram in good),
+        failed_seconds=sum(histogram.total for histogram in bad),
+        rows=sum(rows * int(batches) for rows, (batches, _) in account.sizes.items()),
+        batches=account.compute.count,
+        queue_count=account.queue.count,
+        queue_seconds=account.queue.total,
+        compute_seconds=account.compute.total,
+        decode_count=account.decode.count,
+        decode_seconds=account.decode.total,
+        last_request_unix_ms=account.last_request_unix_ms,
+        batch_sizes=tuple(
+            BatchSize(rows=rows, batches=int(batches), compute_seconds=seconds)
+            for rows, (batches, seconds) in sorted(account.sizes.items())
+        ),
+    )
