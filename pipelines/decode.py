@@ -1,0 +1,193 @@
+"""Every file of a source decoded once: what is known is taken over, the rest goes through worker processes.
+
+Turns a listing into rows with pixels in the journal. It judges nothing: see `checks.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+from collections import Counter
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from typing import TYPE_CHECKING, Any
+
+from pipelines.journal import COLUMNS, Canvas, Chunk, Shelf, chunked, decode_chunk, published
+from serving import images
+from serving.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from pipelines.config import DataRecipe
+    from pipelines.walk import Found
+
+Outcome = tuple[Any, ...]
+
+CHUNK_FILES = 4096
+SMALLEST_CHUNK_FILES = 64
+FILES_WORTH_A_WORKER = 1500
+SAMPLE_FILES = 101
+LARGEST_CHOSEN_SIDE = 224
+
+_AT = {name: index for index, name in enumerate(COLUMNS)}
+
+
+def field_of(outcome: Outcome, name: str) -> Any:
+    """One column of an outcome."""
+    return outcome[_AT[name]]
+
+
+def is_final(outcome: Outcome) -> bool:
+    """Whether the same bytes would give this outcome again; what couldn't be read is tried anew each time."""
+    return outcome[_AT["file_hash"]] is not None
+
+
+def outcomes_of(columns: Mapping[str, Sequence[Any]]) -> dict[str, Outcome]:
+    """Outcomes by path, from columns."""
+    return {row[0]: row for row in zip(*(columns[name] for name in COLUMNS), strict=True)}
+
+
+def still_true(outcome: Outcome | None, found: Found) -> bool:
+    """Whether what is known of a file holds for the file as it is now."""
+    return (
+        outcome is not None
+        and is_final(outcome)
+        and outcome[_AT["size"]] == found.size
+        and outcome[_AT["mtime_ns"]] == found.mtime_ns
+    )
+
+
+def decode_all(
+    todo: Sequence[Found],
+    *,
+    root: Path,
+    canvas: Canvas,
+    journal: Path,
+    workers: int | None,
+    progress: Callable[[str, int, int], None],
+) -> dict[str, Outcome]:
+    """Decode files, those aside whose outcome is in the journal already; outcomes by path.
+
+    Raises:
+        OSError: the journal can't be written.
+    """
+    outcomes = _from_journal(journal, canvas)
+    missing = [found for found in todo if not still_true(outcomes.get(found.path), found)]
+    count = worker_count(len(missing)) if workers is None else workers
+    per_chunk = max(SMALLEST_CHUNK_FILES, min(CHUNK_FILES, math.ceil(len(missing) / (4 * max(1, count)))))
+    chunks = [
+        Chunk(
+            root=str(root),
+            names=tuple(found.name for found in part),
+            paths=tuple(found.path for found in part),
+            canvas=canvas,
+            journal=journal,
+        )
+        for part in chunked(missing, per_chunk)
+    ]
+    done = len(todo) - len(missing)
+    for path in _run(chunks, workers=count):
+        shelf = Shelf.read(path)
+        if shelf is None:
+            raise OSError(f"{path} vanished or was cut short while it was written")
+        outcomes.update(outcomes_of(shelf.columns))
+        done += len(shelf.columns["path"])
+        progress("decode", done, len(todo))
+    return {found.path: outcomes[found.path] for found in todo}
+
+
+def worker_count(files: int) -> int:
+    """How many processes are worth starting for so many files; 0: none but this one."""
+    useful = files // FILES_WORTH_A_WORKER
+    return 0 if useful < 1 else min(len(os.sched_getaffinity(0)), useful + 1)
+
+
+def _run(chunks: Sequence[Chunk], *, workers: int) -> Iterator[Path]:
+    """The chunks' results in the order in which they are ready."""
+    daemon = multiprocessing.current_process().daemon  # such a process may start no others
+    if workers <= 1 or daemon or len(chunks) == 1:
+        yield from map(decode_chunk, chunks)
+        return
+    context = multiprocessing.get_context("spawn")  # the parent may have threads
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        pending = {pool.submit(decode_chunk, chunk) for chunk in chunks}
+        try:
+            while pending:
+                ready, pending = wait(pending, return_when=FIRST_COMPLETED)
+                for future in ready:
+                    yield future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _from_journal(journal: Path, canvas: Canvas) -> dict[str, Outcome]:
+    outcomes: dict[str, Outcome] = {}
+    for path, shelf in published(journal):
+        if shelf.canvas == canvas.key():
+            outcomes.update(outcomes_of(shelf.columns))
+        else:
+            path.unlink()
+            for name in shelf.rows:
+                (journal / name).unlink()
+    return outcomes
+
+
+def sweep(journal: Path) -> None:
+    """Make the journal's folder, and clear it of files that a killed ingest was still writing."""
+    journal.mkdir(parents=True, exist_ok=True)
+    for path in journal.glob(".*"):
+        path.unlink()
+
+
+# ---- size and channels -------------------------------------------------------------------------
+
+
+def guess_size(todo: Sequence[Found], *, root: Path, max_pixels: int) -> tuple[int, int]:
+    """The commonest size in a sample; decoding everything shows whether it was right."""
+    step = max(1, len(todo) // SAMPLE_FILES)
+    sizes = []
+    for found in todo[::step]:
+        try:
+            with open(f"{root}/{found.name}", "rb", opener=_without_waiting) as file:
+                decoded = images.decode(file.read(), max_pixels=max_pixels)
+        except (OSError, BadInput, MemoryError):
+            continue
+        sizes.append((decoded.height, decoded.width))
+    return commonest_size(sizes) or (1, 1)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def commonest_size(sizes: Iterable[tuple[int, int]]) -> tuple[int, int] | None:
+    """The commonest height and width, each side at most 224; of equally common ones the largest."""
+    capped = Counter((min(height, LARGEST_CHOSEN_SIDE), min(width, LARGEST_CHOSEN_SIDE)) for height, width in sizes)
+    return max(capped, key=lambda size: (capped[size], size[0] * size[1], size), default=None)
+
+
+def size_in(outcomes: Iterable[Outcome]) -> tuple[int, int] | None:
+    """The commonest size of the contents that were decoded, copies counted once."""
+    contents = {
+        outcome[_AT["content_hash"]]: (outcome[_AT["height"]], outcome[_AT["width"]])
+        for outcome in outcomes
+        if outcome[_AT["content_hash"]] is not None
+    }
+    return commonest_size(contents.values())
+
+
+def first_canvas(recipe: DataRecipe, image: Mapping[str, Any] | None) -> Canvas | None:
+    """How to store pixels, from what was told or chosen before; None: the size is still to be chosen."""
+    stored = image or {}
+    height, width = recipe.height or stored.get("height"), recipe.width or stored.get("width")
+    if height is None or width is None:
+        return None
+    return Canvas(
+        height=height,
+        width=width,
+        channels=recipe.channels or stored.get("channels"),
+        resize=recipe.resize,
+        max_pixels=recipe.max_image_pixels,
+    )

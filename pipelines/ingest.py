@@ -1,0 +1,285 @@
+"""A source becomes a snapshot: list, decode what is new, judge, split, seal.
+
+Two stages, each a plain function that may be run again: `scan.scan_and_decode`, and `split_and_seal` here.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines import checks, ledger, manifest, split
+from pipelines.dataset import PIXELS, Arrangement, Shard, Snapshot, find_shard, seal
+from pipelines.errors import BadSource, PipelineError
+from pipelines.journal import channels_of
+from pipelines.ledger import Dataset, Ledger
+from pipelines.manifest import PARTS, PartName
+from pipelines.scan import STAGED, Progress, Staged, dataset_held, scan_and_decode, silent
+from serving.images import ImageSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipelines.config import DataRecipe
+
+Columns = dict[str, list[Any]]
+
+LISTED_PROBLEMS = 1000
+COLOUR_MODES = frozenset({"RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
+
+
+@dataclass(frozen=True, slots=True)
+class IngestResult:
+    """What an ingest came to.
+
+    Attributes:
+        dataset: its name.
+        snapshot: id of the current snapshot.
+        path: the snapshot's folder.
+        labels: class names in order.
+        images: files by what became of them: parts, quarantined, duplicates, conflicts, ignored, files.
+        quarantined: path and reason of the first thousand.
+        conflicts: content hash and paths of the first thousand.
+        leaks: the same, of contents that a pre-split source has in several parts.
+        near_duplicates: pairs across parts: `count` and the first thousand `pairs`; None: not asked for.
+        warnings: sentences for a person.
+        new: files read by this ingest.
+        unchanged: files known from the last one.
+        removed: files of the last one that are gone.
+        seconds: by stage.
+    """
+
+    dataset: str
+    snapshot: str
+    path: Path
+    labels: tuple[str, ...]
+    images: dict[str, int]
+    quarantined: list[dict[str, str]]
+    conflicts: list[dict[str, Any]]
+    leaks: list[dict[str, Any]]
+    near_duplicates: dict[str, Any] | None
+    warnings: list[str]
+    new: int
+    unchanged: int
+    removed: int
+    seconds: dict[str, float]
+
+
+def ingest(
+    source: str,
+    dataset_dir: Path,
+    recipe: DataRecipe,
+    *,
+    task: str = "classify",
+    progress: Progress = silent,
+    verify: bool = False,
+    workers: int | None = None,
+) -> IngestResult:
+    """Bring a dataset up to date with its source.
+
+    Args:
+        source: a local folder, or the name of a known set.
+        dataset_dir: the dataset's folder; made when absent. Its name is the dataset's.
+        recipe: of the data.
+        task: classify or reconstruct.
+        progress: called with a stage's name, and how much of how much is done.
+        verify: read every file, also those whose size and time didn't change.
+        workers: processes that decode; None: as many as are worth it.
+
+    Raises:
+        UsageError: the source, or the recipe for this dataset, can't be; nothing was left behind.
+        PipelineError: another ingest holds the dataset, or the disk is full; the old snapshot is still there.
+    """
+    staged = scan_and_decode(source, dataset_dir, recipe, task=task, progress=progress, verify=verify, workers=workers)
+    return split_and_seal(staged, progress=progress)
+
+
+def split_and_seal(staged: Staged, *, progress: Progress = silent) -> IngestResult:
+    """Judge what was staged, split it, and make it the dataset's current snapshot.
+
+    Raises:
+        BadSource: there is one label only, for classify.
+        PipelineError: another ingest holds the dataset or came between, or the disk is full.
+    """
+    started = time.perf_counter()
+    folder = staged.dataset_dir
+    with dataset_held(folder):
+        dataset = Dataset.read(folder)
+        if not staged.nothing_new:
+            dataset = _seal(staged, dataset, progress=progress)
+        if dataset is None:
+            raise PipelineError(f"The dataset {folder.name!r} is gone. Ingest again.")
+    return _result(staged, dataset, seconds={"ingest": staged.seconds, "split": time.perf_counter() - started})
+
+
+def _seal(staged: Staged, dataset: Dataset | None, *, progress: Progress) -> Dataset:
+    folder = staged.dataset_dir
+    rows = _read_staged(folder)
+    verdict = checks.judge(rows, conflicts=staged.recipe.conflicts)
+    book = Ledger.read(folder / dataset.ledger) if dataset else Ledger.empty()
+    parts, book = _split(rows, verdict, staged=staged, book=book)
+    labels = sorted({rows["label"][index] for index in verdict.used.values()})
+    _check_labels(labels, staged)
+    progress("split", len(parts), len(parts))
+    gray = all(channels_of(rows["shard"][index]) == 1 for index in verdict.used.values())
+    channels = staged.canvas.channels or (1 if gray else 3)
+    image = ImageSpec(staged.canvas.height, staged.canvas.width, channels, staged.canvas.resize)
+    journal = folder / ledger.JOURNAL
+    shelves = [journal, *([dataset.snapshot_path(folder) / PIXELS] if dataset else [])]
+    arrangement = _arrange(rows, verdict, parts=parts, labels=labels, image=image, staged=staged, shelves=shelves)
+    path = seal(
+        arrangement, _manifest(rows, verdict, arrangement, parts), snapshots=folder / ledger.SNAPSHOTS, shelves=shelves
+    )
+    lost_colour = (
+        channels == 1
+        and staged.recipe.channels is None
+        and any(rows["mode"][index] in COLOUR_MODES for index in verdict.used.values())
+    )
+    state = Dataset(
+        name=folder.name,
+        source=staged.source,
+        task=staged.task,
+        recipe=staged.recipe.model_dump(mode="json"),
+        image=asdict(image),
+        snapshot=path.name,
+        ledger=book.write(folder),
+        warnings=checks.warnings(rows, verdict, parts=parts, lost_colour=lost_colour),
+        conflicts=[asdict(conflict) for conflict in verdict.conflicts[:LISTED_PROBLEMS]],
+        leaks=[asdict(leak) for leak in verdict.leaks[:LISTED_PROBLEMS]],
+        near_duplicates=None,
+    )
+    state.write(folder)
+    ledger.remove_old_ledgers(folder, keep=state.ledger)
+    shutil.rmtree(journal, ignore_errors=True)
+    progress("seal", len(parts), len(parts))
+    return state
+
+
+def _read_staged(folder: Path) -> Columns:
+    try:
+        columns: Columns = manifest.read(folder / ledger.JOURNAL / STAGED).to_pydict()
+    except FileNotFoundError as error:
+        raise PipelineError(
+            f"Another ingest of the dataset {folder.name!r} came between the stages of this one. Run it again."
+        ) from error
+    return columns
+
+
+def _check_labels(labels: list[str], staged: Staged) -> None:
+    if staged.task == "classify" and len(labels) < 2:  # noqa: PLR2004 - one label is nothing to tell apart
+        found = f"one label only: {labels[0]!r}" if labels else "none that can be used"
+        raise BadSource(
+            f"To classify, {staged.source} must hold usable images of at least two labels, in a folder each. "
+            f"Received: {found}. (--task reconstruct needs no labels.)"
+        )
+
+
+def _split(
+    rows: Columns, verdict: checks.Verdict, *, staged: Staged, book: Ledger
+) -> tuple[dict[str, PartName], Ledger]:
+    """The part of every used content, and the ledger that remembers it."""
+    labels = {content: rows["label"][index] for content, index in verdict.used.items()}
+    recipe = staged.recipe
+    if staged.presplit:
+        given = {content: rows["part"][index] for content, index in verdict.used.items()}
+        parts = _carve(labels, given, recipe=recipe, earlier=book.parts)
+    else:
+        parts = split.assign(labels, fractions=recipe.split, seed=recipe.seed, earlier=book.parts, groups={})
+    return parts, Ledger(parts={**book.parts, **parts}, groups=book.groups, likeness=book.likeness)
+
+
+def _carve(
+    labels: dict[str, str], given: dict[str, PartName], *, recipe: DataRecipe, earlier: dict[str, PartName]
+) -> dict[str, PartName]:
+    """The parts that a pre-split source gives; a part that it lacks is cut from its train."""
+    lacking = set(PARTS) - set(given.values())
+    cut = tuple(
+        fraction if part == "train" or part in lacking else 0.0
+        for part, fraction in zip(PARTS, recipe.split, strict=True)
+    )
+    whole = sum(cut)
+    train = {content: labels[content] for content, part in given.items() if part == "train"}
+    allowed = {"train", *lacking}
+    return given | split.assign(
+        train,
+        fractions=(cut[0] / whole, cut[1] / whole, cut[2] / whole),
+        seed=recipe.seed,
+        earlier={content: part for content, part in earlier.items() if part in allowed},
+    )
+
+
+def _arrange(
+    rows: Columns,
+    verdict: checks.Verdict,
+    *,
+    parts: dict[str, PartName],
+    labels: list[str],
+    image: ImageSpec,
+    staged: Staged,
+    shelves: list[Path],
+) -> Arrangement:
+    contents = sorted(parts, key=lambda content: (PARTS.index(parts[content]), content))
+    at = [verdict.used[content] for content in contents]
+    files = sorted({rows["shard"][index] for index in at})
+    number = {name: index for index, name in enumerate(files)}
+    classes = {label: index for index, label in enumerate(labels)}
+    row_counts = _rows_in_shards(files, image=image, shelves=shelves)
+    return Arrangement(
+        dataset=staged.dataset_dir.name,
+        source=staged.source,
+        labels=tuple(labels),
+        image=image,
+        contents=contents,
+        classes=np.array([classes[rows["label"][index]] for index in at], dtype=np.int32),
+        parts={part: sum(1 for assigned in parts.values() if assigned == part) for part in PARTS},
+        shards=tuple(Shard(name, rows=row_counts[name], channels=channels_of(name)) for name in files),
+        places=np.array([(number[rows["shard"][index]], rows["offset"][index]) for index in at], dtype=np.int64),
+    )
+
+
+def _rows_in_shards(files: list[str], *, image: ImageSpec, shelves: list[Path]) -> dict[str, int]:
+    sizes = {name: find_shard(name, shelves=shelves).stat().st_size for name in files}
+    side = image.height * image.width
+    return {name: size // (side * channels_of(name)) for name, size in sizes.items()}
+
+
+def _manifest(rows: Columns, verdict: checks.Verdict, arrangement: Arrangement, parts: dict[str, PartName]) -> pa.Table:
+    """The staged rows as the contract has them."""
+    row_of = {verdict.used[content]: row for row, content in enumerate(arrangement.contents)}
+    part_of = {verdict.used[content]: part for content, part in parts.items()}
+    columns = rows | {
+        "status": verdict.status,
+        "reason": verdict.reason,
+        "split": [part_of.get(index) for index in range(len(rows["path"]))],
+        "row": [row_of.get(index) for index in range(len(rows["path"]))],
+    }
+    return pa.table({name: columns[name] for name in manifest.SCHEMA.names}, schema=manifest.SCHEMA)
+
+
+def _result(staged: Staged, dataset: Dataset, *, seconds: dict[str, float]) -> IngestResult:
+    path = dataset.snapshot_path(staged.dataset_dir)
+    snapshot = Snapshot.open(path)
+    rows = manifest.read(path / manifest.MANIFEST, ["path", "status", "reason"])
+    problems = rows.filter(pc.equal(rows["status"], "quarantined")).select(["path", "reason"])
+    return IngestResult(
+        dataset=dataset.name,
+        snapshot=snapshot.id,
+        path=path,
+        labels=snapshot.labels,
+        images=snapshot.counts,
+        quarantined=problems.slice(0, LISTED_PROBLEMS).to_pylist(),
+        conflicts=dataset.conflicts,
+        leaks=dataset.leaks,
+        near_duplicates=dataset.near_duplicates,
+        warnings=dataset.warnings,
+        new=staged.new,
+        unchanged=staged.unchanged,
+        removed=staged.removed,
+        seconds=seconds,
+    )

@@ -1,0 +1,199 @@
+"""What a dataset remembers between ingests: its source, its choices, and the part of every image it ever had.
+
+`dataset.json` names the current snapshot and the current ledger; replacing it is the one step that makes an
+ingest count. One ingest at a time holds the dataset's lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import pyarrow as pa
+
+from pipelines import manifest
+from pipelines.errors import BadSource, PipelineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pipelines.manifest import PartName
+
+SCHEMA_VERSION = 1
+DATASET = "dataset.json"
+SNAPSHOTS = "snapshots"
+JOURNAL = ".journal"
+LOCK = ".lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """The state of a dataset, as `dataset.json` holds it.
+
+    Attributes:
+        name: of the dataset.
+        source: identity of its source.
+        task: that its files were sorted for: it decides what files outside label folders are.
+        recipe: the data recipe of the last ingest, as plain values.
+        image: height, width, channels and resize of its rows.
+        snapshot: id of the current snapshot.
+        ledger: file name of the current ledger.
+        warnings: of the last ingest.
+        conflicts: of the last ingest: content hash and paths.
+        leaks: contents that a pre-split source has in several parts.
+        near_duplicates: pairs across parts: how many, and the first of them.
+        schema_version: of this file.
+    """
+
+    name: str
+    source: str
+    task: str
+    recipe: dict[str, Any]
+    image: dict[str, Any]
+    snapshot: str
+    ledger: str
+    warnings: list[str]
+    conflicts: list[dict[str, Any]]
+    leaks: list[dict[str, Any]]
+    near_duplicates: dict[str, Any] | None
+    schema_version: int = SCHEMA_VERSION
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """The dataset in a folder, or None if there is none yet.
+
+        Raises:
+            BadSource: its file is damaged, or a newer calotype wrote it.
+        """
+        path = folder / DATASET
+        try:
+            said = json.loads(path.read_bytes())
+            if said["schema_version"] > SCHEMA_VERSION:
+                raise BadSource(
+                    f"{path} has schema version {said['schema_version']}; this calotype reads up to "
+                    f"{SCHEMA_VERSION}. Update calotype."
+                )
+            return cls(**said)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BadSource(
+                f"{path} can't be read ({error}). Take it from a backup, or use another --dataset."
+            ) from error
+
+    def write(self, folder: Path) -> None:
+        """Make this the state of the dataset, in one step that survives a power cut."""
+        temporary = folder / f".{DATASET}.{os.getpid()}"
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                json.dump(asdict(self), file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(folder / DATASET)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def snapshot_path(self, folder: Path) -> Path:
+        """The current snapshot's folder."""
+        return folder / SNAPSHOTS / self.snapshot
+
+
+def current(folder: Path) -> Path:
+    """The folder of a dataset's current snapshot.
+
+    Raises:
+        BadSource: `folder` holds no dataset.
+    """
+    dataset = Dataset.read(folder)
+    if dataset is None:
+        raise BadSource(f"There is no dataset in {folder}. Make one with: calotype ingest SOURCE")
+    return dataset.snapshot_path(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The part of every image that a dataset ever had, those that are gone included.
+
+    Attributes:
+        parts: by content hash.
+        groups: what `group_by` matched, by content hash; only of images that are in a group.
+        likeness: perceptual hashes, where near-duplicates are kept together.
+    """
+
+    parts: dict[str, PartName]
+    groups: dict[str, str]
+    likeness: dict[str, int]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The ledger at `path`."""
+        columns = manifest.read(path).to_pydict()
+        contents = columns["content_hash"]
+
+        def by_content(name: str) -> dict[str, Any]:
+            return {key: value for key, value in zip(contents, columns[name], strict=True) if value is not None}
+
+        return cls(parts=by_content("split"), groups=by_content("group"), likeness=by_content("likeness"))
+
+    @classmethod
+    def empty(cls) -> Self:
+        """Of a dataset that is new."""
+        return cls(parts={}, groups={}, likeness={})
+
+    def write(self, folder: Path) -> str:
+        """Write it below `folder` under a name made from its content, which is returned."""
+        contents = sorted(self.parts)
+        table = pa.table(
+            {
+                "content_hash": pa.array(contents, pa.string()),
+                "split": pa.array([self.parts[content] for content in contents], pa.string()),
+                "group": pa.array([self.groups.get(content) for content in contents], pa.string()),
+                "likeness": pa.array([self.likeness.get(content) for content in contents], pa.uint64()),
+            }
+        )
+        digest = hashlib.sha256(repr(list(zip(*table.to_pydict().values(), strict=True))).encode())
+        name = f"ledger-{digest.hexdigest()[:16]}.parquet"
+        if not (folder / name).exists():
+            manifest.write(table, folder / name)
+        return name
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a dataset for one ingest; a folder that still holds no dataset and no journal afterwards goes away.
+
+    Raises:
+        PipelineError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise PipelineError(
+                f"Another ingest of the dataset {folder.name!r} is under way. Wait for it, or use another --dataset."
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def forget_if_new(folder: Path) -> None:
+    """Remove a dataset's folder if no ingest into it ever ended."""
+    if not (folder / DATASET).exists():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_old_ledgers(folder: Path, *, keep: str) -> None:
+    """Remove the ledgers that no dataset.json names any more."""
+    for path in folder.glob("ledger-*.parquet"):
+        if path.name != keep:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,106 @@
+"""The manifest: one row per file found in a source, as a table with fixed columns; read, write, count.
+
+It knows the columns and what a path says (label, part), not what an image is.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+PartName = Literal["train", "validation", "test"]
+Status = Literal["used", "quarantined", "duplicate", "conflict", "ignored"]
+
+PARTS: tuple[PartName, ...] = ("train", "validation", "test")
+MANIFEST = "manifest.parquet"
+SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),
+        ("label", pa.string()),
+        ("split", pa.string()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("size", pa.int64()),
+        ("format", pa.string()),
+        ("mode", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("content_hash", pa.string()),
+        ("file_hash", pa.string()),
+        ("mtime_ns", pa.int64()),
+        ("row", pa.int64()),
+    ]
+)
+_COUNTED = {"quarantined": "quarantined", "duplicate": "duplicates", "conflict": "conflicts", "ignored": "ignored"}
+_SYNONYMS: dict[str, PartName] = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+    "eval": "test",
+}
+
+
+def part_of_folder(name: str) -> PartName | None:
+    """The part that a folder of this name stands for in a pre-split source, or None."""
+    return _SYNONYMS.get(name.lower())
+
+
+def is_presplit(paths: Iterable[str]) -> bool:
+    """Whether files at these paths are laid out as `train/label/…`, `validation/…`, `test/…`.
+
+    They are when every folder at the top has the name of a part, one is train, and there is another.
+    """
+    tops = {path.split("/", 1)[0] for path in paths if "/" in path}
+    parts = {part_of_folder(top) for top in tops}
+    return None not in parts and "train" in parts and len(parts) > 1
+
+
+def label_and_part(path: str, *, presplit: bool) -> tuple[str | None, PartName | None]:
+    """What a path says: its label (None: the file lies outside any label's folder) and its part, if given."""
+    folders = path.split("/")[:-1]
+    part = part_of_folder(folders[0]) if presplit and folders else None
+    labels = folders[1:] if part else folders
+    return (labels[0] if labels else None), part
+
+
+def write(table: pa.Table, path: Path) -> None:
+    """Put a table at `path` in one step: a reader sees the old file or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        pq.write_table(table, temporary, compression="zstd")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """The table at `path`, or some of its columns."""
+    return pq.read_table(path, columns=columns, memory_map=False)
+
+
+def counts(table: pa.Table) -> dict[str, int]:
+    """Files by what became of them: the parts, quarantined, duplicates, conflicts, ignored, and all files."""
+    by_split = _tally(table["split"])
+    by_status = _tally(table["status"])
+    return {
+        **{part: by_split.get(part, 0) for part in PARTS},
+        **{word: by_status.get(status, 0) for status, word in _COUNTED.items()},
+        "files": table.num_rows,
+    }
+
+
+def _tally(column: pa.ChunkedArray) -> dict[str | None, int]:
+    return {item["values"]: item["counts"] for item in pc.value_counts(column).to_pylist()}

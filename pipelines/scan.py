@@ -1,0 +1,349 @@
+"""The first stage of an ingest: a source is listed, and what is new in it decoded; nothing is judged yet.
+
+Between this stage and the next (`ingest.py`) lies one table on disk. Knows no split and no flows.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self
+
+import pyarrow as pa
+
+from pipelines import decode, ledger, manifest, sources
+from pipelines.dataset import Snapshot
+from pipelines.errors import BadRecipe, BadSource, EmptyFolder, PipelineError
+from pipelines.journal import COLUMNS, Canvas
+from pipelines.ledger import Dataset
+from pipelines.walk import Found, walk
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipelines.config import DataRecipe
+    from pipelines.manifest import PartName
+
+Progress = Callable[[str, int, int], None]
+Columns = dict[str, list[Any]]
+
+STAGED = "staged.parquet"
+KNOWN_SETS = ".known"
+OUTSIDE_LABELS = "lies outside any label's folder"
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A source that was listed and decoded, and waits to be judged and split.
+
+    Attributes:
+        dataset_dir: the dataset's folder.
+        source: identity of the source.
+        task: classify or reconstruct.
+        recipe: of the data.
+        canvas: how the pixels are stored.
+        presplit: whether the source says each image's part.
+        new: files that were read.
+        unchanged: files known from the last ingest.
+        removed: files of the last ingest that are gone.
+        seconds: that this stage took.
+        nothing_new: the source is as the current snapshot has it; there is nothing to seal.
+    """
+
+    dataset_dir: Path
+    source: str
+    task: str
+    recipe: DataRecipe
+    canvas: Canvas
+    presplit: bool
+    new: int
+    unchanged: int
+    removed: int
+    seconds: float
+    nothing_new: bool
+
+
+def silent(_stage: str, _done: int, _total: int) -> None:
+    """Progress that nobody sees."""
+
+
+@contextmanager
+def dataset_held(folder: Path) -> Iterator[None]:
+    """Hold a dataset's lock; tell a full disk in a sentence; leave no folder behind a source that can't be.
+
+    Raises:
+        PipelineError: another ingest holds it, or the disk is full.
+    """
+    try:
+        with ledger.locked(folder):
+            yield
+    except (BadSource, BadRecipe):
+        ledger.forget_if_new(folder)
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise PipelineError(
+            f"The disk that holds {folder} is full. The last snapshot is as it was; make room and run again: "
+            "what was decoded is kept and used."
+        ) from error
+
+
+def scan_and_decode(
+    source: str,
+    dataset_dir: Path,
+    recipe: DataRecipe,
+    *,
+    task: str = "classify",
+    progress: Progress = silent,
+    verify: bool = False,
+    workers: int | None = None,
+) -> Staged:
+    """List the source and decode what is new in it; arguments and errors as in `ingest`."""
+    started = time.perf_counter()
+    where = sources.find(source, cache=dataset_dir.parent / KNOWN_SETS)
+    dataset = Dataset.read(dataset_dir)
+    if dataset is not None:
+        _check_same(dataset, where, recipe)
+    listing = list_source(where.folder, task=task)
+    progress("list", len(listing.found), len(listing.found))
+    with dataset_held(dataset_dir):
+        staged = _stage(
+            listing, where, dataset_dir, recipe, task=task, progress=progress, verify=verify, workers=workers
+        )
+    return replace(staged, seconds=time.perf_counter() - started)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The files of a source and what their paths say: all columns have one entry per file, by path."""
+
+    found: list[Found]
+    labels: list[str | None]
+    parts: list[PartName | None]
+    presplit: bool
+
+    @property
+    def candidates(self) -> list[Found]:
+        """Files that are worth reading."""
+        return [found for found in self.found if found.ignored is None and found.trouble is None]
+
+
+def list_source(folder: Path, *, task: str) -> Listing:
+    """Every file below `folder`, in order of the paths.
+
+    Raises:
+        BadSource: the folder can't be listed.
+        EmptyFolder: it holds no file that could be an image, or for classify none in a label's folder.
+    """
+    try:
+        found = sorted(walk(folder), key=lambda found: found.path)
+    except OSError as error:
+        raise BadSource(f"The folder {folder} can't be listed: {error.strerror}.") from error
+    presplit = manifest.is_presplit(found.path for found in found if found.ignored is None)
+    said = [manifest.label_and_part(found.path, presplit=presplit) for found in found]
+    labels = [label for label, _ in said]
+    if task == "classify":
+        found = [
+            replace(one, ignored=OUTSIDE_LABELS) if label is None and one.ignored is None else one
+            for one, label in zip(found, labels, strict=True)
+        ]
+    else:
+        labels = [label or "" for label in labels]
+    listing = Listing(found=found, labels=labels, parts=[part for _, part in said], presplit=presplit)
+    if not listing.candidates:
+        raise EmptyFolder(
+            f"The folder {folder} holds no image. Expected one subfolder of images per label. "
+            f"Received: {len(found)} files, none of which could be one."
+        )
+    return listing
+
+
+def _check_same(dataset: Dataset, where: sources.Source, recipe: DataRecipe) -> None:
+    """A dataset keeps its source and the rules of its split."""
+    if dataset.source != where.identity:
+        raise BadSource(
+            f"The dataset {dataset.name!r} was made from {dataset.source}. Received: {where.identity}. "
+            "Use another --dataset for another source."
+        )
+    now = recipe.model_dump(mode="json")
+    for key in ("split", "seed", "group_by", "group_near_duplicates"):
+        if now[key] != dataset.recipe[key]:
+            raise BadRecipe(
+                f"The dataset {dataset.name!r} was split with {key}={dataset.recipe[key]!r}, and images never "
+                f"change parts. Received: {key}={now[key]!r}. Use another --dataset for another split."
+            )
+
+
+def _stage(
+    listing: Listing,
+    where: sources.Source,
+    dataset_dir: Path,
+    recipe: DataRecipe,
+    *,
+    task: str,
+    progress: Progress,
+    verify: bool,
+    workers: int | None,
+) -> Staged:
+    dataset = Dataset.read(dataset_dir)
+    canvas = decode.first_canvas(recipe, dataset.image if dataset else None)
+    before = _Before.read(dataset_dir, dataset)
+    known = before.known(canvas) if not verify else {}
+    candidates = listing.candidates
+    todo = [found for found in candidates if not decode.still_true(known.get(found.path), found)]
+    paths = {found.path for found in listing.found}
+    unchanged = sum(1 for found in listing.found if before.has(found)) if not verify else 0
+    staged = Staged(
+        dataset_dir=dataset_dir,
+        source=where.identity,
+        task=task,
+        recipe=recipe,
+        canvas=canvas or Canvas(1, 1, None, recipe.resize, recipe.max_image_pixels),
+        presplit=listing.presplit,
+        new=len(listing.found) - unchanged,
+        unchanged=unchanged,
+        removed=len(before.files.keys() - paths),
+        seconds=0.0,
+        nothing_new=False,
+    )
+    if before.same(listing, recipe=recipe, task=task) and not verify:
+        return replace(staged, nothing_new=True)
+    journal = dataset_dir / ledger.JOURNAL
+    decode.sweep(journal)
+    outcomes, canvas = _decode(todo, staged, where, canvas, workers=workers, progress=progress)
+    outcomes |= {path: outcome for path, outcome in known.items() if path not in outcomes}
+    if not any(decode.field_of(outcomes[found.path], "content_hash") for found in candidates):
+        raise EmptyFolder(_nothing_readable(where.folder, candidates, outcomes))
+    manifest.write(_staged_table(listing, outcomes), journal / STAGED)
+    return replace(staged, canvas=canvas)
+
+
+def _decode(
+    todo: list[Found],
+    staged: Staged,
+    where: sources.Source,
+    canvas: Canvas | None,
+    *,
+    workers: int | None,
+    progress: Progress,
+) -> tuple[dict[str, decode.Outcome], Canvas]:
+    """Outcomes by path; where the size is to be chosen it is guessed from a sample, and decoding shows if rightly."""
+    recipe, journal = staged.recipe, staged.dataset_dir / ledger.JOURNAL
+    chosen = canvas
+    if chosen is None:
+        height, width = decode.guess_size(todo, root=where.folder, max_pixels=recipe.max_image_pixels)
+        chosen = Canvas(height, width, recipe.channels, recipe.resize, recipe.max_image_pixels)
+    while True:
+        outcomes = decode.decode_all(
+            todo, root=where.folder, canvas=chosen, journal=journal, workers=workers, progress=progress
+        )
+        size = decode.size_in(outcomes.values())
+        if canvas is not None or size is None or size == (chosen.height, chosen.width):
+            return outcomes, chosen
+        chosen = replace(chosen, height=size[0], width=size[1])
+
+
+def _nothing_readable(folder: Path, candidates: list[Found], outcomes: dict[str, decode.Outcome]) -> str:
+    first = candidates[0].path
+    reason = decode.field_of(outcomes[first], "reason")
+    return (
+        f"The folder {folder} holds no image that can be read. Received: {len(candidates)} files; "
+        f"of the first, {first!r}, the reason is: {reason}"
+    )
+
+
+def _staged_table(listing: Listing, outcomes: dict[str, decode.Outcome]) -> pa.Table:
+    """One row per file found: a manifest's columns without split and row, with part, shard and offset."""
+    nothing = (None,) * len(COLUMNS)
+    rows = [outcomes.get(found.path, nothing) for found in listing.found]
+    columns = {name: [row[index] for row in rows] for index, name in enumerate(COLUMNS)}
+    columns |= {
+        "path": [found.path for found in listing.found],
+        "label": listing.labels,
+        "part": listing.parts,
+        "status": ["ignored" if found.ignored else None for found in listing.found],
+        "reason": [
+            found.ignored or found.trouble or row[COLUMNS.index("reason")]
+            for found, row in zip(listing.found, rows, strict=True)
+        ],
+        "size": [found.size if row is nothing else row[1] for found, row in zip(listing.found, rows, strict=True)],
+        "mtime_ns": [
+            found.mtime_ns if row is nothing else row[2] for found, row in zip(listing.found, rows, strict=True)
+        ],
+    }
+    return pa.table({name: pa.array(column, _TYPES[name]) for name, column in columns.items()})
+
+
+_TYPES: dict[str, pa.DataType] = {
+    **{field.name: field.type for field in manifest.SCHEMA},
+    "part": pa.string(),
+    "shard": pa.string(),
+    "offset": pa.int64(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What the last ingest knew: files by path, and the current snapshot's rows."""
+
+    dataset: Dataset | None = None
+    files: dict[str, tuple[int, int]] = field(default_factory=dict)
+    rows: Columns = field(default_factory=dict)
+    snapshot: Snapshot | None = None
+
+    @classmethod
+    def read(cls, folder: Path, dataset: Dataset | None) -> Self:
+        if dataset is None:
+            return cls()
+        path = dataset.snapshot_path(folder)
+        rows = manifest.read(path / manifest.MANIFEST).to_pydict()
+        files = dict(zip(rows["path"], zip(rows["size"], rows["mtime_ns"], strict=True), strict=True))
+        return cls(dataset, files=files, rows=rows, snapshot=Snapshot.open(path))
+
+    def has(self, found: Found) -> bool:
+        return self.files.get(found.path) == (found.size, found.mtime_ns)
+
+    def same(self, listing: Listing, *, recipe: DataRecipe, task: str) -> bool:
+        """Whether the source, and what is wanted of it, is what the current snapshot was made from."""
+        if self.dataset is None or self.dataset.task != task or self.dataset.recipe != recipe.model_dump(mode="json"):
+            return False
+        unread = (
+            status == "quarantined" and file_hash is None
+            for status, file_hash in zip(self.rows["status"], self.rows["file_hash"], strict=True)
+        )
+        return len(listing.found) == len(self.files) and all(map(self.has, listing.found)) and not any(unread)
+
+    def known(self, canvas: Canvas | None) -> dict[str, decode.Outcome]:
+        """Outcomes by path, of files whose pixels the current snapshot has, and of those that can't be decoded."""
+        if self.dataset is None or self.snapshot is None or canvas is None or not self._stored_alike(canvas):
+            return {}
+        places = self.snapshot.places()
+        shards = [shard.file for shard in self.snapshot.shards]
+        by_content = {
+            content: places[row]
+            for content, row in zip(self.rows["content_hash"], self.rows["row"], strict=True)
+            if row is not None
+        }
+        columns = {name: self.rows[name] for name in COLUMNS if name not in ("shard", "offset")}
+        places_of = [by_content.get(content) for content in self.rows["content_hash"]]
+        columns["shard"] = [None if place is None else shards[place[0]] for place in places_of]
+        columns["offset"] = [None if place is None else int(place[1]) for place in places_of]
+        columns["reason"] = [
+            None if content else reason
+            for content, reason in zip(columns["content_hash"], columns["reason"], strict=True)
+        ]
+        return {
+            path: outcome
+            for path, outcome in decode.outcomes_of(columns).items()
+            if decode.field_of(outcome, "shard") or decode.field_of(outcome, "content_hash") is None
+        }
+
+    def _stored_alike(self, canvas: Canvas) -> bool:
+        dataset = self.dataset
+        assert dataset is not None  # noqa: S101 - asked only where there is one
+        stored = Canvas(**dataset.image, max_pixels=dataset.recipe["max_image_pixels"])
+        return stored.key() == canvas.key()

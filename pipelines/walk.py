@@ -1,0 +1,160 @@
+"""What lies in a local folder, one entry per file found; reads no file and follows each folder once.
+
+Names that are not UTF-8 are told in a form that is: see `printable`. Nothing here knows labels or images.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LITTER_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "folder.jpg.ini"})
+LITTER_FOLDERS = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"})
+
+_READS_AS_ESCAPE = re.compile(r"\\(?=x[0-9a-f]{2})")
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One file, or one thing that stands where a file could.
+
+    Attributes:
+        name: as the system knows it, relative to the root, with `/`; may hold surrogates.
+        path: `name` in the form that manifests hold, always valid UTF-8.
+        size: bytes.
+        mtime_ns: of its last change.
+        ignored: why it is no candidate, or None.
+        trouble: why it can't be read, or None.
+    """
+
+    name: str
+    path: str
+    size: int
+    mtime_ns: int
+    ignored: str | None = None
+    trouble: str | None = None
+
+
+def printable(name: str) -> str:
+    r"""A name with each byte that is not UTF-8 written `\xNN`.
+
+    A backslash that would read as such an escape is written `\x5c`, so that no two names become one.
+    """
+    if name.isascii() and "\\" not in name:
+        return name
+    return _READS_AS_ESCAPE.sub(r"\\x5c", name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def is_hidden_folder(name: str) -> bool:
+    """Whether a folder of this name is nobody's: hidden, or left there by an operating system."""
+    return name.startswith(".") or name.lower() in LITTER_FOLDERS
+
+
+def why_ignored(name: str) -> str | None:
+    """Why a file of this base name is no candidate for an image, or None."""
+    if name.startswith("."):
+        return "a hidden file"
+    return "left there by an operating system" if name.lower() in LITTER_FILES else None
+
+
+def walk(root: Path) -> Iterator[Found]:
+    """Every file below `root`, outside hidden folders.
+
+    Links to files are followed; links to folders too, after all real folders, and only into folders that
+    were not read yet: no loop, and no file read twice through a link to its folder.
+
+    Raises:
+        OSError: `root` itself can't be listed.
+    """
+    seen: set[tuple[int, int]] = set()
+    real: deque[str] = deque([""])
+    linked: deque[str] = deque()
+    base = os.fspath(root)
+    os.scandir(base).close()
+    while real or linked:
+        by_link = not real
+        folder = real.popleft() if real else linked.popleft()
+        identity = _identity(os.path.join(base, folder))  # noqa: PTH118 - names may hold surrogates and are many
+        if identity in seen:
+            if by_link:
+                yield _entry(folder, ignored="a link to a folder that is read already (or a loop of links)")
+            continue
+        seen.add(identity)
+        yield from _listing(base, folder, real=real, linked=linked)
+
+
+def _identity(path: str) -> tuple[int, int]:
+    status = os.stat(path)  # noqa: PTH116
+    return status.st_dev, status.st_ino
+
+
+def _listing(base: str, folder: str, *, real: deque[str], linked: deque[str]) -> Iterator[Found]:
+    """The files of one folder in order of their names; folders in it are queued."""
+    try:
+        with os.scandir(os.path.join(base, folder)) as entries:  # noqa: PTH118
+            ordered = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        yield _entry(folder, trouble=f"the folder can't be listed: {error.strerror}")
+        return
+    for entry in ordered:
+        name = f"{folder}/{entry.name}" if folder else entry.name
+        try:
+            status = entry.stat()
+        except OSError as error:
+            yield _unreachable(entry, name, error)
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            if not is_hidden_folder(entry.name):
+                (linked if entry.is_symlink() else real).append(name)
+            continue
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+        ignored = why_ignored(entry.name) or (f"{kind}, not a file" if kind else None)
+        path = printable(name)
+        yield Found(
+            name=name if path != name else path,
+            path=path,
+            size=status.st_size,
+            mtime_ns=status.st_mtime_ns,
+            ignored=ignored,
+            trouble=None if ignored else unusable_name(name),
+        )
+
+
+def _unreachable(entry: os.DirEntry[str], name: str, error: OSError) -> Found:
+    if why_ignored(entry.name):
+        return _entry(name, ignored=why_ignored(entry.name))
+    if isinstance(error, FileNotFoundError):
+        return _entry(name, trouble="a broken link" if entry.is_symlink() else "gone while the folder was read")
+    loop = entry.is_symlink() and not isinstance(error, PermissionError)
+    return _entry(name, trouble="a loop of links" if loop else f"can't be read: {error.strerror}")
+
+
+def unusable_name(name: str) -> str | None:
+    """Why a path can't be named in manifests, labels and predictions, or None."""
+    if name.isascii() and name.isprintable():
+        return None
+    if "\n" in name or "\r" in name:
+        return "a line break in its name: rename it"
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "its name is not UTF-8: rename it"
+    return None
+
+
+def _entry(name: str, *, ignored: str | None = None, trouble: str | None = None) -> Found:
+    return Found(name=name, path=printable(name), size=0, mtime_ns=0, ignored=ignored, trouble=trouble)
