@@ -105,9 +105,11 @@ class Bundle:
             BadBundle: a value that strict JSON does not have: NaN, infinity, an object of some library.
         """
         try:
-            return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            text = json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            text.encode()  # half of a surrogate pair has no bytes
         except (TypeError, ValueError) as error:
             raise BadBundle(f"The bundle of {self.name!r} can't be written as JSON: {error}") from error
+        return text
 
 
 def from_json(text: str | bytes) -> Bundle:
