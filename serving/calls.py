@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ class Call:
     method: str
     deadline: float | None = None
     """In time.monotonic() seconds."""
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str | bytes] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     request_id: str = ""
     model: str = ""
@@ -75,37 +75,75 @@ class Method:
         return f"/{self.service}/{self.name}"
 
 
-class Chained(Future[Made]):
-    """A future made from an earlier one; cancelling it cancels that one."""
+class Answer(Future[Made]):
+    """A future made from an earlier one; cancelling it cancels that one.
 
-    def __init__(self, source: Future[Any]) -> None:
+    Mutable: `_source`, what is being waited for now. It is set before the cancellation is looked at, and
+    cancelling looks at it afterwards, so that one of the two always sees the other.
+    """
+
+    def __init__(self) -> None:
         super().__init__()
-        self._source = source
+        self._source: Future[Any] | None = None
 
     def cancel(self) -> bool:
         """Cancel this future and what it waits for."""
         cancelled = super().cancel()
-        self._source.cancel()
+        if cancelled and self._source is not None:
+            self._source.cancel()
         return cancelled
 
-    @classmethod
-    def after(cls, source: Future[Given], make: Callable[[Given], Made]) -> Self:
-        """A future for make(the source's result); `make` runs in the thread that finishes the source."""
-        chained = cls(source)
+    def wait_for(self, source: Future[Any]) -> None:
+        """Cancel `source` whenever this is cancelled."""
+        self._source = source
+        if self.cancelled():
+            source.cancel()
 
-        def finish(done: Future[Given]) -> None:
-            if not chained.set_running_or_notify_cancel():
-                return
-            if done.cancelled():
-                chained.set_exception(RuntimeError("the work behind this answer was cancelled by the server"))
+    def follow(self, source: Future[Given], make: Callable[[Given], Made]) -> None:
+        """Become make(the source's result), in the thread that finishes the source."""
+        self.wait_for(source)
+        source.add_done_callback(lambda done: self._finish(done, make))
+
+    def continue_with(self, source: Future[Given], step: Callable[[Given], None]) -> None:
+        """Do `step` with the source's result, in the thread that finishes it; it makes this follow another.
+
+        A step is done only where somebody still waits for this.
+        """
+        self.wait_for(source)
+
+        def go_on(done: Future[Given]) -> None:
+            if self.cancelled():
                 return
             try:
-                chained.set_result(make(done.result()))
+                step(_result(done))
             except Exception as error:  # noqa: BLE001 whoever waits gets it
-                chained.set_exception(error)
+                self.fail(error)
 
-        source.add_done_callback(finish)
-        return chained
+        source.add_done_callback(go_on)
+
+    def succeed(self, message: Made) -> None:
+        """Become `message`, unless cancelled."""
+        if self.set_running_or_notify_cancel():
+            self.set_result(message)
+
+    def fail(self, error: BaseException) -> None:
+        """Become `error`, unless cancelled."""
+        if self.set_running_or_notify_cancel():
+            self.set_exception(error)
+
+    def _finish(self, done: Future[Given], make: Callable[[Given], Made]) -> None:
+        if not self.set_running_or_notify_cancel():
+            return
+        try:
+            self.set_result(make(_result(done)))
+        except Exception as error:  # noqa: BLE001 whoever waits gets it
+            self.set_exception(error)
+
+
+def _result(done: Future[Given]) -> Given:
+    if done.cancelled():  # not by the caller, or nobody would ask: asyncio must not take it for a hang-up
+        raise RuntimeError("the work behind this answer was cancelled by the server")
+    return done.result()
 
 
 def answered(message: Made) -> Future[Made]:

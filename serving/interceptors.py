@@ -1,0 +1,128 @@
+"""What happens around every call: its status, its line in the log and its metrics; knows no method and no transport.
+
+Here is the one table from the errors of this house to the statuses of gRPC.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.message import DecodeError
+from grpc import StatusCode
+
+from serving import errors, logs
+from serving.calls import Call, Method, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from serving.telemetry import Telemetry
+
+STATUS: Mapping[type[errors.CalotypeError], StatusCode] = {
+    errors.BadInput: StatusCode.INVALID_ARGUMENT,
+    errors.ModelNotFound: StatusCode.NOT_FOUND,
+    errors.ModelNotReady: StatusCode.UNAVAILABLE,
+    errors.Overloaded: StatusCode.UNAVAILABLE,
+    errors.Draining: StatusCode.UNAVAILABLE,
+    errors.DeadlineExceeded: StatusCode.DEADLINE_EXCEEDED,
+    errors.Unauthenticated: StatusCode.UNAUTHENTICATED,
+    errors.PermissionDenied: StatusCode.PERMISSION_DENIED,
+}
+
+OK = Status(StatusCode.OK)
+CANCELLED = Status(StatusCode.CANCELLED, "The caller hung up.")
+
+PUSHBACK = "grpc-retry-pushback-ms"
+REQUEST_ID = "x-request-id"
+
+_log = logs.logger("calls")
+
+
+def parse(method: Method, data: bytes) -> Any:
+    """The request in `data`.
+
+    Raises:
+        BadInput: the bytes are no message of the method's kind.
+    """
+    try:
+        return method.request.FromString(data)
+    except DecodeError as error:
+        kind = method.request.DESCRIPTOR.full_name
+        raise BadMessage(f"The {len(data)} bytes received are no message of type {kind}.") from error
+
+
+class BadMessage(errors.BadInput):
+    """Bytes that are no message."""
+
+
+class Desk:
+    """Where calls are signed out.
+
+    Args:
+        telemetry: told of every call.
+    """
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+
+    def explain(self, error: BaseException, call: Call) -> Status:
+        """The status that tells the caller of `error`; what nobody foresaw is told to the log alone."""
+        for kind in type(error).__mro__:
+            code = STATUS.get(kind)
+            if code is not None:
+                return Status(code, str(error), _trailers(error))
+        incident = secrets.token_hex(8)
+        fields = {
+            "incident": incident,
+            "method": call.method,
+            "model": call.model,
+            "version": call.version,
+            "request_id": request_id(call),
+        }
+        _log.error("internal_error", exc_info=error, extra={"fields": fields})
+        return Status(StatusCode.INTERNAL, f"The server failed to answer; its log tells more under the id {incident}.")
+
+    def finished(self, call: Call, status: Status) -> None:
+        """Count and log a call, or one request of a stream, that has just been answered."""
+        seconds = time.monotonic() - call.started
+        code = status.code.name
+        self._telemetry.request_done(
+            model=call.model,
+            version=call.version,
+            method=call.method,
+            code=code,
+            seconds=seconds,
+            images=call.images if status is OK else 0,
+        )
+        if _log.isEnabledFor(logging.INFO):
+            logs.event(
+                _log,
+                "call",
+                method=call.method,
+                code=code,
+                ms=seconds * 1000,
+                model=call.model,
+                version=call.version,
+                images=call.images,
+                request_id=request_id(call),
+                reason=status.message,
+            )
+
+
+def request_id(call: Call) -> str:
+    """The caller's id of a request, from its message or else its metadata; empty when it gave none."""
+    return call.request_id or str(call.metadata.get(REQUEST_ID, ""))
+
+
+def hung_up(call: Call) -> Status:
+    """Why a transport gave up a call: the caller's deadline passed, or the caller went away."""
+    if call.deadline is not None and time.monotonic() >= call.deadline:
+        return Status(StatusCode.DEADLINE_EXCEEDED, "The caller's deadline passed before the answer was there.")
+    return CANCELLED
+
+
+def _trailers(error: BaseException) -> tuple[tuple[str, str], ...]:
+    return ((PUSHBACK, str(error.retry_after_ms)),) if isinstance(error, errors.Overloaded) else ()

@@ -1,0 +1,203 @@
+"""The portable form of the face: `grpc.aio`, one event loop in a thread of its own; knows no model."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
+
+from serving.calls import Call, Method, Status
+from serving.errors import BadSetting
+from serving.interceptors import OK, hung_up, parse
+from serving.transport.health import Health
+from serving.transport.stream import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+
+    from serving.interceptors import Desk
+    from serving.transport.face import Options
+
+# Pings without data are welcome this often, and also between calls: balancers and idle clients send them.
+_MIN_PING_INTERVAL_MS = 10_000
+
+
+class AioTransport:
+    """gRPC by `grpc.aio`.
+
+    Mutable: what `start` makes, `_loop`, `_thread`, `_server`, `_port`; on the loop: `_streams`.
+
+    Args:
+        methods: what to serve.
+        desk: where calls are signed out.
+        options: how to listen.
+    """
+
+    def __init__(self, methods: Iterable[Method], desk: Desk, options: Options) -> None:
+        self._methods = tuple(methods)
+        self._desk = desk
+        self._options = options
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="grpc-aio", daemon=True)
+        self._health = Health()
+        self._streams: set[Stream] = set()
+        self._server: grpc.aio.Server | None = None
+        self._port = 0
+
+    @property
+    def port(self) -> int:
+        """The port bound; known after `start`."""
+        return self._port
+
+    def start(self) -> None:
+        """Bind and answer calls.
+
+        Raises:
+            BadSetting: the address cannot be bound.
+        """
+        self._thread.start()
+        try:
+            self._on_loop(self._start())
+        except BaseException:
+            self._end_loop()
+            raise
+
+    def set_health(self, name: str, *, serving: bool) -> None:
+        """Say whether a service or model serves; any thread may."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(lambda: self._health.set(name, serving=serving))
+
+    def drain_and_stop(self, grace_seconds: float) -> None:
+        """Say NOT_SERVING, let accepted calls finish, stop; may be called twice."""
+        if self._thread.is_alive():
+            self._on_loop(self._stop(grace_seconds))
+            self._end_loop()
+        elif not self._loop.is_closed():
+            self._loop.close()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def _end_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _on_loop(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def _start(self) -> None:
+        options = self._options
+        server = grpc.aio.server(options=_channel_options(options.max_message_bytes))
+        for service in dict.fromkeys(method.service for method in self._methods):
+            server.add_generic_rpc_handlers((self._handlers(service),))
+            self._health.set(service, serving=True)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = [*dict.fromkeys(method.service for method in self._methods)]
+        names += [health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(names, server)
+        address = f"{options.host}:{options.port}"
+        try:
+            if options.credentials is None:
+                self._port = server.add_insecure_port(address)
+            else:
+                self._port = server.add_secure_port(address, options.credentials)
+        except RuntimeError as error:
+            raise BadSetting(
+                f"Cannot listen on {address}: the port is in use, or the address is not of this machine. "
+                "Choose another --port (0 is any free one) or --host."
+            ) from error
+        await server.start()
+        self._server = server
+
+    async def _stop(self, grace_seconds: float) -> None:
+        self._health.drain()
+        for stream in tuple(self._streams):
+            stream.drain()
+        if self._server is not None:
+            await self._server.stop(grace_seconds)
+
+    def _handlers(self, service: str) -> grpc.GenericRpcHandler:
+        handlers: dict[str, Any] = {
+            method.name: grpc.unary_unary_rpc_method_handler(self._unary(method))
+            if method.refuse is None
+            else grpc.stream_stream_rpc_method_handler(self._stream(method))
+            for method in self._methods
+            if method.service == service
+        }
+        return grpc.method_handlers_generic_handler(service, handlers)
+
+    def _unary(self, method: Method) -> Callable[[bytes, Any], Coroutine[Any, Any, bytes]]:
+        async def handle(data: bytes, context: Any) -> bytes:
+            call = call_of(method, context)
+            status = OK
+            try:
+                future = method.start(parse(method, data), call)
+                message = future.result() if future.done() else await asyncio.wrap_future(future)
+                return message.SerializeToString()  # type: ignore[no-any-return]
+            except asyncio.CancelledError:
+                status = hung_up(call)
+                raise
+            except Exception as error:  # noqa: BLE001 the one table knows what each means
+                status = self._desk.explain(error, call)
+            finally:
+                self._desk.finished(call, status)
+            await abort(context, status)
+            raise AssertionError
+
+        return handle
+
+    def _stream(self, method: Method) -> Callable[[Any, Any], Coroutine[Any, Any, None]]:
+        async def handle(_requests: Any, context: Any) -> None:
+            if len(self._streams) >= self._options.max_streams:
+                message = f"--max-streams = {self._options.max_streams} streams are open: try again later."
+                status = Status(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
+                self._desk.finished(call_of(method, context), status)
+                await abort(context, status)
+            stream = Stream(
+                method,
+                self._desk,
+                context,
+                make_call=lambda: call_of(method, context),
+                window=self._options.max_stream_requests,
+            )
+            self._streams.add(stream)
+            try:
+                await stream.run()
+            finally:
+                self._streams.discard(stream)
+
+        return handle
+
+
+def call_of(method: Method, context: Any) -> Call:
+    """The call that a context tells of."""
+    started = time.monotonic()
+    remaining = context.time_remaining()
+    return Call(
+        method.name,
+        deadline=None if remaining is None else started + remaining,
+        metadata=dict(context.invocation_metadata() or ()),
+        started=started,
+    )
+
+
+async def abort(context: Any, status: Status) -> None:
+    """End a call by a status; never returns."""
+    await context.abort(status.code, status.message, status.trailers)
+
+
+def _channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
+    return [
+        ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share its callers
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]

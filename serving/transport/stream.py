@@ -1,0 +1,112 @@
+"""One stream of requests on `grpc.aio`: many in work at once, each answered by a message of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from serving.errors import Draining
+from serving.interceptors import OK, hung_up, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from serving.calls import Call, Method
+    from serving.interceptors import Desk
+
+
+class Stream:
+    """Reads, starts and answers; whoever reads its answers slowly is not read from meanwhile.
+
+    Mutable, on the event loop only: `_pending` (started, not done), `_outbox` (done, not written),
+    `_window` (room for more of either), `_reading`, `_drained`.
+
+    Args:
+        method: of the service; its `refuse` is set.
+        desk: where requests are signed out.
+        context: of grpc.aio.
+        make_call: a new call for each request.
+        window: requests read and not yet answered.
+    """
+
+    def __init__(self, method: Method, desk: Desk, context: Any, *, make_call: Callable[[], Call], window: int) -> None:
+        self._method = method
+        self._desk = desk
+        self._context = context
+        self._make_call = make_call
+        self._window = asyncio.Semaphore(window)
+        self._pending: set[asyncio.Future[Any]] = set()
+        self._outbox: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._reading: asyncio.Task[None] | None = None
+        self._drained = False
+
+    async def run(self) -> None:
+        """Serve the stream until the caller has sent all and has all answers, or goes away."""
+        self._reading = asyncio.ensure_future(self._read())
+        self._reading.add_done_callback(self._read_all)
+        try:
+            while (message := await self._outbox.get()) is not None:
+                await self._context.write(message)
+                self._window.release()
+        finally:
+            self._reading.cancel()
+            for future in tuple(self._pending):
+                future.cancel()
+        if self._drained:
+            sentence = str(Draining("The server is stopping: send the requests not answered to another."))
+            await self._context.abort(grpc.StatusCode.UNAVAILABLE, sentence)
+
+    def drain(self) -> None:
+        """Read no more; what was read is still answered."""
+        self._drained = True
+        if self._reading is not None:
+            self._reading.cancel()
+
+    async def _read(self) -> None:
+        while True:
+            await self._window.acquire()
+            data = await self._context.read()
+            if data is grpc.aio.EOF:
+                return
+            self._accept(data)
+
+    def _read_all(self, reading: asyncio.Task[None]) -> None:
+        if not reading.cancelled():
+            reading.exception()  # the caller went away: `run` is being cancelled, and this is no news
+        self._end_if_done()
+
+    def _accept(self, data: bytes) -> None:
+        call = self._make_call()
+        request = self._method.request()
+        try:
+            request = parse(self._method, data)
+            future = asyncio.wrap_future(self._method.start(request, call))
+        except Exception as error:  # noqa: BLE001 the one table knows what each means
+            self._refuse(request, call, error)
+            return
+        self._pending.add(future)
+        future.add_done_callback(partial(self._done, request, call))
+
+    def _done(self, request: Any, call: Call, future: asyncio.Future[Any]) -> None:
+        self._pending.discard(future)
+        if future.cancelled():
+            self._desk.finished(call, hung_up(call))
+        elif (error := future.exception()) is not None:
+            self._refuse(request, call, error)
+        else:
+            self._outbox.put_nowait(future.result().SerializeToString())
+            self._desk.finished(call, OK)
+        self._end_if_done()
+
+    def _refuse(self, request: Any, call: Call, error: BaseException) -> None:
+        status = self._desk.explain(error, call)
+        assert self._method.refuse is not None  # noqa: S101 a stream's method has it
+        self._outbox.put_nowait(self._method.refuse(request, status).SerializeToString())
+        self._desk.finished(call, status)
+
+    def _end_if_done(self) -> None:
+        if self._reading is not None and self._reading.done() and not self._pending:
+            self._outbox.put_nowait(None)
