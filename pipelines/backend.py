@@ -1,0 +1,72 @@
+"""TensorFlow, started quietly: the one place that decides how. Imports nothing heavy before `start` is called.
+
+`train.py`, `judge.py` and `export.py` call `start` before they import a module that needs TensorFlow. They run in
+a process of their own, so what is set here stays in that process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+QUIET = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",  # C++ logs: fatal only
+    "KERAS_BACKEND": "tensorflow",
+}
+CHATTY_LIBRARIES = ("tensorflow", "tf2onnx", "absl", "h5py")
+DEPRECATING_LIBRARIES = ("keras", "tensorflow", "tf2onnx", "onnx", "google")
+
+
+def start(*, threads: int | None = None) -> None:
+    """Import TensorFlow and Keras so that they say only what is wrong; may be called twice.
+
+    Args:
+        threads: for the arithmetic; None: TensorFlow's own choice. Another number gives other last digits, so
+            other weights. Only the first call can choose.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    for name in CHATTY_LIBRARIES:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for library in DEPRECATING_LIBRARIES:
+        # What these libraries deprecate in one another is no business of the person who runs us.
+        warnings.filterwarnings("ignore", module=rf"{library}(\..*)?")
+    if "tensorflow" in sys.modules:
+        return
+    with warnings.catch_warnings(), _held_back_stderr():
+        warnings.simplefilter("ignore")
+        tensorflow = importlib.import_module("tensorflow")
+        importlib.import_module("keras")
+        if threads is not None:
+            tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
+        tensorflow.config.list_logical_devices()  # starts the runtime, which has something to say as well
+
+
+@contextlib.contextmanager
+def _held_back_stderr() -> Iterator[None]:
+    """Keep the process's stderr, C++ included, and let it out only if the body fails.
+
+    TensorFlow's first lines come before its log level counts.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(kept, held.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -1,0 +1,170 @@
+"""A trained run to `model.onnx` and a draft of its bundle, past the parity gate.
+
+The gate runs the finished graph through `serving.session`, the code that will serve it, on real images and compares
+it with Keras. Importing this module is cheap: TensorFlow is imported when `export_run` runs, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines import backend, evaluate, judge
+from pipelines.checkpoint import write_atomically
+from pipelines.dataset import Snapshot
+from pipelines.errors import ParityFailed
+from pipelines.train import HISTORY, MODEL
+from serving.bundle import SCHEMA_VERSION, Bundle, Parity, Threshold
+from serving.session import Session, available_cpus
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pipelines.config import Recipe, Task
+    from pipelines.judge import Forward
+
+ONNX = "model.onnx"
+DRAFT = "bundle-draft.json"
+PARITY_ROWS = 256
+MAX_ABS_DIFF = 1e-5
+LIBRARIES = ("calotype", "tensorflow", "tensorflow-cpu", "keras", "tf2onnx", "onnx", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """What an export came to.
+
+    Attributes:
+        parity: the proof.
+        model_bytes: the size of `model.onnx`.
+    """
+
+    parity: Parity
+    model_bytes: int
+
+
+def export_run(snapshot_path: Path, recipe: Recipe, folder: Path) -> ExportResult:
+    """Write `model.onnx` and, after the parity gate, `bundle-draft.json` into `folder`.
+
+    The run has been trained and evaluated: the draft carries its report's metrics and threshold. It is the bundle
+    with an empty name and version 0; `draft` reads it back.
+
+    Raises:
+        ParityFailed: the graph doesn't load, or doesn't answer as the Keras model does.
+    """
+    backend.start(threads=available_cpus())
+    import keras  # noqa: PLC0415 - TensorFlow, only now
+
+    from pipelines import convert, loop  # noqa: PLC0415 - the same
+
+    snapshot = Snapshot.open(snapshot_path)
+    model = keras.models.load_model(folder / MODEL, compile=False)
+    data = convert.to_onnx(model, recipe.task)
+    session = open_session(data)
+    parity = compare(session, loop.forward(model), _pixels(snapshot), task=recipe.task)
+    write_atomically(folder / ONNX, data)
+    bundle = describe(snapshot, recipe, folder, session=session, parity=parity)
+    write_atomically(folder / DRAFT, bundle.to_json().encode())
+    return ExportResult(parity=parity, model_bytes=len(data))
+
+
+def open_session(data: bytes) -> Session:
+    """The graph, loaded as the server will.
+
+    Raises:
+        ParityFailed: onnxruntime doesn't take it.
+    """
+    try:
+        return Session(data)
+    except Exception as error:
+        raise ParityFailed(f"The exported graph can't be loaded: {error}") from error
+
+
+def compare(session: Session, forward: Forward, pixels: NDArray[np.uint8], *, task: Task) -> Parity:
+    """Hold the exported graph against the Keras model.
+
+    Args:
+        session: the graph.
+        forward: the Keras model.
+        pixels: uint8 [rows, height, width, channels], real images.
+        task: says which output is compared.
+
+    Raises:
+        ParityFailed: they differ by more than 1e-5 somewhere, or one of them isn't finite.
+    """
+    wanted = forward(pixels)
+    if task == "classify" and wanted.shape[1] == 1:
+        wanted = np.concatenate([1 - wanted, wanted], axis=1)
+    output = "probabilities" if task == "classify" else "reconstruction"
+    got = session.run({"image": pixels})[output]
+    if got.shape != wanted.shape:
+        raise ParityFailed(f"The graph's {output!r} is {got.shape} and the Keras model's is {wanted.shape}.")
+    difference = float(np.abs(got - wanted).max())
+    if not difference <= MAX_ABS_DIFF:  # not a number fails too
+        raise ParityFailed(
+            f"The exported graph and the Keras model differ by {difference:.3g} on {len(pixels)} real images, and "
+            f"{MAX_ABS_DIFF:g} is allowed. Nothing was published."
+        )
+    return Parity(max_abs_diff=difference, rows=len(pixels))
+
+
+def describe(snapshot: Snapshot, recipe: Recipe, folder: Path, *, session: Session, parity: Parity) -> Bundle:
+    """The bundle of an evaluated run, without its name and version."""
+    report = json.loads((folder / judge.REPORT).read_text(encoding="utf-8"))
+    history = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
+    found = report.get("threshold")
+    return Bundle(
+        schema_version=SCHEMA_VERSION,
+        name="",
+        version=0,
+        task=recipe.task,
+        image=snapshot.image,
+        inputs=session.inputs,
+        outputs=session.outputs,
+        labels=tuple(snapshot.labels) if recipe.task == "classify" else (),
+        threshold=Threshold(**found) if found else None,
+        metrics=evaluate.metrics(report),
+        parity=parity,
+        recipe=history["recipe"],
+        dataset={"name": snapshot.dataset, "snapshot": snapshot.id, "source": snapshot.source},
+        made_by=made_by(),
+    )
+
+
+def made_by() -> dict[str, Any]:
+    """Commit, library versions and time: what a person needs to get the same again."""
+    libraries = {}
+    for name in LIBRARIES:
+        try:
+            libraries[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    return {"git_commit": _git_commit(), "libraries": libraries, "time": now}
+
+
+def _git_commit() -> str | None:
+    """Of the checkout that this code runs from; None for an installed package."""
+    here = Path(__file__).resolve().parent.parent
+    if not (here / ".git").exists():
+        return None
+    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)  # noqa: S603 - fixed words
+    except OSError:
+        return None
+    return found.stdout.strip() or None
+
+
+def _pixels(snapshot: Snapshot) -> NDArray[np.uint8]:
+    """Up to a few hundred real images: of the test part, or of what there is."""
+    parts = [snapshot.part(name) for name in ("test", "validation", "train")]
+    part = next(part for part in parts if part.rows)
+    return part.gather(np.arange(min(PARITY_ROWS, part.rows)))
