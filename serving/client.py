@@ -1,0 +1,283 @@
+"""The Python client: images in, predictions out; knows only calotype.v1.
+
+with Client("127.0.0.1:8001") as client:
+    for prediction in client.classify(["cat.jpg", png_bytes, pixels], model="pets"):
+        print(prediction)
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import grpc
+from grpc import StatusCode
+
+from serving import errors
+from serving.parts import Part, split
+from serving.predictions import Answered, Classification, Failure, Reconstruction, Score
+from serving.v1 import prediction_pb2 as v1
+from serving.v1 import prediction_pb2_grpc as v1_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import TracebackType
+
+    from serving.parts import Image
+
+Form = Literal["error", "png", "pixels"]
+
+FORMS: dict[Form, v1.ReconstructionForm] = {
+    "error": v1.ERROR_ONLY,
+    "png": v1.PNG,
+    "pixels": v1.PIXELS,
+}
+
+_ERRORS: dict[StatusCode, type[errors.CalotypeError]] = {
+    StatusCode.INVALID_ARGUMENT: errors.BadInput,
+    StatusCode.NOT_FOUND: errors.ModelNotFound,
+    StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
+    StatusCode.UNAUTHENTICATED: errors.Unauthenticated,
+    StatusCode.PERMISSION_DENIED: errors.PermissionDenied,
+    StatusCode.UNAVAILABLE: errors.ModelNotReady,
+}
+_PUSHBACK = "grpc-retry-pushback-ms"
+
+
+class CallFailed(errors.CalotypeError):
+    """The server failed to answer, or the answer was lost, in a way that has no name of its own here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a client calls.
+
+    Args:
+        timeout_seconds: for one request, its retries included.
+        request_images: most images in one request.
+        request_bytes: images of a request stop being added above this.
+        in_flight: requests under way at once.
+        attempts: times that a request is sent while the server answers UNAVAILABLE.
+        backoff_ms: first wait between attempts when the server names none; doubles each time.
+        max_message_bytes: largest answer taken.
+    """
+
+    timeout_seconds: float = 60.0
+    request_images: int = 32
+    request_bytes: int = 4 * 1024 * 1024
+    in_flight: int = 4
+    attempts: int = 6
+    backoff_ms: float = 50.0
+    max_message_bytes: int = 256 * 1024 * 1024
+
+
+class Client:
+    """One channel to one server; may be used by several threads; close it, or use `with`.
+
+    Args:
+        address: host:port.
+        options: how to call.
+        credentials: TLS; None is plain text.
+        sleep: how to wait between attempts.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        options: Options | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._options = options or Options()
+        self._sleep = sleep
+        channel_options = channel_arguments(self._options)
+        if credentials is None:
+            self._channel = grpc.insecure_channel(address, options=channel_options)
+        else:
+            self._channel = grpc.secure_channel(address, credentials, options=channel_options)
+        self._stub = v1_grpc.PredictionServiceStub(self._channel)  # type: ignore[no-untyped-call]  # generated
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the channel; calls under way are cancelled."""
+        self._channel.close()
+
+    def classify(
+        self, images: Iterable[Image], *, model: str, version: int = 0, top_k: int = 0
+    ) -> list[Classification | Failure]:
+        """The labels of each image, in order; a Failure for each that cannot be read.
+
+        Args:
+            images: paths, encoded files, or uint8 pixels [height, width], [height, width, 1 or 3]; or one
+                array uint8 [rows, height, width, channels].
+            model: name.
+            version: 0 is the one being served.
+            top_k: labels per image; 0 is all.
+
+        Raises:
+            CalotypeError: BadInput, ModelNotFound, ModelNotReady (after all attempts) …
+        """
+        results: list[Any] = []
+        for answer in self.classify_each(images, model=model, version=version, top_k=top_k):
+            results += answer.results
+        return results
+
+    def reconstruct(
+        self, images: Iterable[Image], *, model: str, version: int = 0, form: Form = "error"
+    ) -> list[Reconstruction | Failure]:
+        """The reconstruction of each image, in order; a Failure for each that cannot be read.
+
+        Args:
+            images: as for `classify`.
+            model: name.
+            version: 0 is the one being served.
+            form: `error` alone, or the image too as `png`, or as `pixels` (uint8 of the model's size).
+
+        Raises:
+            CalotypeError: BadInput, ModelNotFound, ModelNotReady (after all attempts) …
+        """
+        results: list[Any] = []
+        for answer in self.reconstruct_each(images, model=model, version=version, form=form):
+            results += answer.results
+        return results
+
+    def classify_each(
+        self, images: Iterable[Image], *, model: str, version: int = 0, top_k: int = 0
+    ) -> Iterator[Answered]:
+        """As `classify`, lazily: an answer per request, while `images` is still being read."""
+        request = v1.ClassifyRequest(model=model, version=version, top_k=top_k)
+        return self._pipeline(self._stub.Classify, request, images)
+
+    def reconstruct_each(
+        self, images: Iterable[Image], *, model: str, version: int = 0, form: Form = "error"
+    ) -> Iterator[Answered]:
+        """As `reconstruct`, lazily: an answer per request, while `images` is still being read."""
+        request = v1.ReconstructRequest(model=model, version=version, form=FORMS[form])
+        return self._pipeline(self._stub.Reconstruct, request, images)
+
+    def models(self) -> list[v1.ModelInfo]:
+        """What the server has."""
+        flight = self._send(self._stub.ListModels, v1.ListModelsRequest(), Part(None))
+        return list(self._response(flight).models)
+
+    def _pipeline(self, method: Any, template: Any, images: Iterable[Image]) -> Iterator[Answered]:
+        """Answers in order, several requests under way; those nobody waits for any more are cancelled."""
+        waiting: deque[_Flight | Answered] = deque()
+        options = self._options
+        try:
+            for part in split(images, max_images=options.request_images, max_bytes=options.request_bytes):
+                waiting.append(self._launch(method, template, part))
+                if len(waiting) >= options.in_flight:
+                    yield self._land(waiting.popleft())
+            while waiting:
+                yield self._land(waiting.popleft())
+        finally:
+            for flight in waiting:
+                if isinstance(flight, _Flight):
+                    flight.future.cancel()
+
+    def _launch(self, method: Any, template: Any, part: Part) -> _Flight | Answered:
+        if part.images is None:  # nothing of it could be read here: nothing to send
+            return Answered(template.model, template.version, part.merged(()))
+        request = type(template)()
+        request.CopyFrom(template)
+        request.images.CopyFrom(part.images)
+        return self._send(method, request, part)
+
+    def _send(self, method: Any, request: Any, part: Part) -> _Flight:
+        timeout = self._options.timeout_seconds
+        future = method.future(request, timeout=timeout)
+        return _Flight(method, request, part, future, time.monotonic() + timeout)
+
+    def _land(self, flight: _Flight | Answered) -> Answered:
+        return flight if isinstance(flight, Answered) else answer(self._response(flight), flight.part)
+
+    def _response(self, flight: _Flight) -> Any:
+        """The server's answer, however many attempts it takes."""
+        future, attempt = flight.future, 1
+        while True:
+            try:
+                return future.result()
+            except grpc.RpcError as error:
+                wait_seconds = retry_after(error, attempt, self._options)
+                left_seconds = flight.deadline - time.monotonic()
+                if wait_seconds is None or wait_seconds >= left_seconds:
+                    raise translated(error) from error
+            self._sleep(wait_seconds)
+            future = flight.method.future(flight.request, timeout=left_seconds - wait_seconds)
+            attempt += 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A request under way."""
+
+    method: Any
+    request: Any
+    part: Part
+    future: Any
+    deadline: float
+
+
+def channel_arguments(options: Options) -> list[tuple[str, int]]:
+    """What a channel is told; gRPC's own retries are off, because this client has its own."""
+    return [
+        ("grpc.max_receive_message_length", options.max_message_bytes),
+        ("grpc.max_send_message_length", options.max_message_bytes),
+        ("grpc.enable_retries", 0),
+    ]
+
+
+def answer(response: Any, part: Part) -> Answered:
+    """A response as plain objects, with the part's own failures at their places."""
+    read = _classification if isinstance(response, v1.ClassifyResponse) else _reconstruction
+    return Answered(response.model, response.version, part.merged(read(each) for each in response.results))
+
+
+def retry_after(error: Any, attempt: int, options: Options) -> float | None:
+    """Seconds to wait before another attempt; None: there is none.
+
+    Only UNAVAILABLE is retried: nothing was computed. The server's own wish goes before the doubling wait, and a
+    negative one means never. Waits are spread, so that refused clients don't come back together.
+    """
+    if error.code() is not StatusCode.UNAVAILABLE or attempt >= options.attempts:
+        return None
+    wait_ms: float = options.backoff_ms * 2 ** (attempt - 1)
+    for key, value in error.trailing_metadata() or ():
+        if key == _PUSHBACK:
+            if not value.isdigit():
+                return None
+            wait_ms = max(wait_ms, float(value))
+    return wait_ms * random.uniform(1.0, 1.5) / 1000  # noqa: S311 no secret
+
+
+def translated(error: Any) -> errors.CalotypeError:
+    """The error of this house that a status means."""
+    code, details = error.code(), error.details() or ""
+    if code is StatusCode.UNIMPLEMENTED:
+        return CallFailed("The server does not speak calotype.v1: is this the gRPC port of `calotype serve`?")
+    kind = _ERRORS.get(code)
+    return CallFailed(f"{code.name}: {details}") if kind is None else kind(details)
+
+
+def _classification(result: v1.Classification) -> Classification | Failure:
+    if result.HasField("error"):
+        return Failure(result.error.code, result.error.message)
+    return Classification(tuple(Score(score.label, score.probability) for score in result.labels))
+
+
+def _reconstruction(result: v1.Reconstruction) -> Reconstruction | Failure:
+    if result.HasField("failure"):
+        return Failure(result.failure.code, result.failure.message)
+    return Reconstruction(result.error, result.anomalous, result.image)

@@ -1,0 +1,95 @@
+"""What the Open Inference Protocol tells of a model: metadata, configuration, statistics; knows no call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from serving import tensors
+from serving.v2 import open_inference_pb2 as v2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from serving.bundle import TensorSpec
+    from serving.registry import Handle
+    from serving.telemetry import Statistics
+
+PLATFORM: Final = "onnxruntime_onnx"
+
+STATES: Final = {
+    "Start": "LOADING",
+    "Loading": "LOADING",
+    "Available": "READY",
+    "Unloading": "UNLOADING",
+    "End": "UNAVAILABLE",
+}
+"""The registry's states in Triton's words."""
+
+_NS: Final = 1_000_000_000
+
+
+def metadata(handle: Handle, versions: Iterable[int]) -> v2.ModelMetadataResponse:
+    """The tensors of a version, and the versions that can be called."""
+    response = v2.ModelMetadataResponse(name=handle.name, platform=PLATFORM)
+    response.versions.extend(str(version) for version in versions)
+    for spec in handle.inputs:
+        response.inputs.add(name=spec.name, datatype=tensors.datatype(spec), shape=tensors.shape(spec))
+    for spec in handle.outputs:
+        response.outputs.add(name=spec.name, datatype=tensors.datatype(spec), shape=tensors.shape(spec))
+    return response
+
+
+def config(handle: Handle, max_batch_rows: int) -> v2.ModelConfig:
+    """The configuration of a version, as far as Triton's clients read it."""
+    batched = all(spec.shape and spec.shape[0] is None for spec in (*handle.inputs, *handle.outputs))
+    written = v2.ModelConfig(
+        name=handle.name,
+        platform=PLATFORM,
+        backend="onnxruntime",
+        default_model_filename="model.onnx",
+        max_batch_size=max_batch_rows if batched else 0,
+    )
+    for spec in handle.inputs:
+        written.input.add(name=spec.name, data_type=_config_type(spec), dims=_dims(spec, batched=batched))
+    for spec in handle.outputs:
+        written.output.add(name=spec.name, data_type=_config_type(spec), dims=_dims(spec, batched=batched))
+    if batched:
+        written.dynamic_batching.SetInParent()
+    return written
+
+
+def statistics(name: str, version: int, counted: Statistics) -> v2.ModelStatistics:
+    """One version's counts and times."""
+    stats = v2.InferStatistics(
+        success=_duration(counted.requests_ok, counted.ok_seconds),
+        fail=_duration(counted.requests_failed, counted.failed_seconds),
+        queue=_duration(counted.queue_count, counted.queue_seconds),
+        compute_input=_duration(counted.decode_count, counted.decode_seconds),
+        compute_infer=_duration(counted.batches, counted.compute_seconds),
+    )
+    written = v2.ModelStatistics(
+        name=name,
+        version=str(version),
+        last_inference=counted.last_request_unix_ms,
+        inference_count=counted.rows,
+        execution_count=counted.batches,
+        inference_stats=stats,
+    )
+    for size in counted.batch_sizes:
+        infer = _duration(size.batches, size.compute_seconds)
+        written.batch_stats.add(batch_size=size.rows, compute_infer=infer)
+    return written
+
+
+def _duration(count: int, seconds: float) -> v2.StatisticDuration:
+    return v2.StatisticDuration(count=count, ns=round(seconds * _NS))
+
+
+def _config_type(spec: TensorSpec) -> str:
+    """The type's name, which protobuf takes for its number."""
+    name = tensors.datatype(spec)
+    return "TYPE_STRING" if name == "BYTES" else f"TYPE_{name}"
+
+
+def _dims(spec: TensorSpec, *, batched: bool) -> list[int]:
+    return tensors.shape(spec)[1:] if batched else tensors.shape(spec)

@@ -1,0 +1,139 @@
+"""A registry that holds what a test put into it, and can hold back its answers; and a rig that serves it."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from serving.decoder import Decoder
+from serving.errors import ModelNotFound
+from serving.inference import InferenceService
+from serving.interceptors import Desk
+from serving.service import PredictionService
+from serving.session import Session
+from serving.telemetry import Telemetry
+from serving.transport.aio import AioTransport
+from serving.transport.face import Options
+from tests.serving.fake_models import classifier, reconstructor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from serving.bundle import Bundle
+
+
+@dataclass
+class FakeHandle:
+    name: str
+    version: int
+    bundle: Bundle | None
+    session: Session
+    registry: FakeRegistry
+    state: str = "Available"
+    open: int = 0
+
+    @property
+    def inputs(self):
+        return self.session.inputs
+
+    @property
+    def outputs(self):
+        return self.session.outputs
+
+    def __enter__(self):
+        self.open += 1
+        return self
+
+    def __exit__(self, *_):
+        self.open -= 1
+
+    def infer(self, feeds, *, outputs=(), deadline=None) -> Future[dict[str, Any]]:
+        self.registry.deadlines.append(deadline)
+        if self.registry.trouble is not None:
+            raise self.registry.trouble.pop(0) if self.registry.trouble else RuntimeError("out of trouble")
+        future: Future[dict[str, Any]] = Future()
+        if self.registry.hold:
+            self.registry.held.append((future, lambda: self.session.run(feeds, outputs)))
+        else:
+            future.set_result(self.session.run(feeds, outputs))
+        return future
+
+
+@dataclass
+class FakeRegistry:
+    hold: bool = False
+    trouble: list[Exception] | None = None
+    is_ready: bool = True
+    handles: dict[tuple[str, int], FakeHandle] = field(default_factory=dict)
+    held: list[tuple[Future[Any], Callable[[], Any]]] = field(default_factory=list)
+    deadlines: list[float | None] = field(default_factory=list)
+    loads: list[str] = field(default_factory=list)
+
+    def add(self, made: tuple[Bundle, bytes], *, version: int = 1, plain: str = "") -> None:
+        bundle, model = made
+        name = plain or bundle.name
+        session = Session(model, threads=1)
+        self.handles[name, version] = FakeHandle(name, version, None if plain else bundle, session, self)
+
+    def acquire(self, name: str, version: int = 0) -> FakeHandle:
+        known = [number for known_name, number in self.handles if known_name == name]
+        number = version or max(known, default=0)
+        if (name, number) not in self.handles:
+            raise ModelNotFound(f"There is no model {name!r} version {version}.")
+        return self.handles[name, number]
+
+    def models(self) -> list[FakeHandle]:
+        return list(self.handles.values())
+
+    def ready(self) -> bool:
+        return self.is_ready
+
+    def load(self, name: str) -> None:
+        self.acquire(name)
+        self.loads.append(f"+{name}")
+
+    def unload(self, name: str) -> None:
+        self.acquire(name)
+        self.loads.append(f"-{name}")
+
+    def answer(self, index: int) -> None:
+        """Finish a held call."""
+        future, work = self.held[index]
+        future.set_result(work())
+
+
+def two_models() -> FakeRegistry:
+    """A registry with the classifier `digits` and the reconstructor `digits-ae`, version 1 each."""
+    registry = FakeRegistry()
+    registry.add(classifier())
+    registry.add(reconstructor())
+    return registry
+
+
+@dataclass
+class Rig:
+    address: str
+    registry: FakeRegistry
+    telemetry: Telemetry
+    transport: AioTransport
+
+
+@contextmanager
+def served(registry: FakeRegistry, **options) -> Iterator[Rig]:
+    """A real server on a free port, over a fake registry."""
+    telemetry = Telemetry()
+    for handle in registry.models():
+        telemetry.model_state(model=handle.name, version=handle.version, state="Available")
+    decoder = Decoder(threads=1, max_image_pixels=10_000, max_queue_rows=1000, telemetry=telemetry)
+    inference = InferenceService(registry, decoder, telemetry, version="0.0")
+    methods = (*PredictionService(registry, decoder).methods(), *inference.methods())
+    transport = AioTransport(methods, Desk(telemetry), Options(port=0, **options))
+    transport.start()
+    try:
+        yield Rig(f"127.0.0.1:{transport.port}", registry, telemetry, transport)
+    finally:
+        transport.drain_and_stop(1.0)
+        inference.close()
+        decoder.close()
