@@ -1,0 +1,50 @@
+"""JPEG by libjpeg-turbo, strictly: the pixels that Pillow gives, sooner, and without its leniency.
+
+A JPEG has no checksums: some damage decodes to other pixels and nobody can tell. What the decoder does notice it only
+warns of, and Pillow keeps that to itself; here it is a refusal.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from serving.errors import BadInput
+
+try:
+    import simplejpeg  # type: ignore[import-not-found,import-untyped,unused-ignore]  # it ships no types
+except ImportError:  # pragma: no cover  no wheel for this platform: Pillow decodes, and is lenient
+    simplejpeg = None
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_COLORSPACES: Final = {"L": "GRAY", "RGB": "RGB"}
+
+
+def pixels(data: bytes, mode: str) -> NDArray[np.uint8] | None:
+    """The pixels of a JPEG as they lie in the file, or None where Pillow must do it (CMYK, odd headers).
+
+    Args:
+        data: a whole file, or several in one (MPO): the first.
+        mode: as Pillow names it; what the header says.
+
+    Returns:
+        uint8 [height, width, 1 or 3].
+
+    Raises:
+        BadInput: truncated or damaged.
+    """
+    colorspace = _COLORSPACES.get(mode)
+    if simplejpeg is None or colorspace is None:
+        return None
+    try:
+        decoded: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace)
+    except ValueError as error:
+        text = str(error)
+        if text.startswith("Premature end"):
+            raise BadInput(f"The JPEG is truncated: its {len(data)} bytes end before the picture does.") from error
+        if text.startswith("Corrupt JPEG data"):
+            raise BadInput(f"The JPEG is damaged: {text.removeprefix('Corrupt JPEG data: ')}.") from error
+        return None
+    return decoded
