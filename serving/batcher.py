@@ -1,0 +1,305 @@
+"""Callers' rows -> one call: threads that take what `serving.row_queue` says is due, and resolve futures.
+
+Knows a function, a clock and a queue; no onnx, no grpc. Every accepted future is resolved exactly once: with
+its own rows' answers, with its own error, or by its caller's `cancel()`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from serving.errors import BadBundle, DeadlineExceeded, Draining, ModelNotReady, Overloaded
+from serving.row_queue import Arrays, Batch, BatchLimits, Due, Request, RowQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    Run = Callable[[Mapping[str, NDArray[Any]], Sequence[str]], Mapping[str, NDArray[Any]]]
+
+_LEAST_RETRY_MS, _MOST_RETRY_MS = 5, 2000
+_WEIGHT = 0.2  # of the newest call in the running mean of seconds per row
+
+
+class Batcher:
+    """One model's callers on one side, calls of its function on the other.
+
+    Args:
+        run: (feeds, wanted outputs) -> outputs, each with as many rows as the feeds; called by one thread per
+            executor at a time.
+        limits: of batches and of what waits.
+        executors: how many calls may run at a time.
+        clock: that of the deadlines.
+        batch_done: told of each call that answered: rows, queue_seconds (per piece), compute_seconds.
+        rejected: told of each request dropped or refused: queue_full, expired or cancelled.
+        name: of the threads, for debuggers.
+    """
+
+    # Mutable, all of it under `_lock`: `_queue` and the requests in it, `_idle` (executors that wait for a token in
+    # `_wake`, less the tokens already there), `_running` (rows being computed), `_row_seconds`, `_closed`.
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        limits: BatchLimits,
+        executors: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+        batch_done: Callable[..., None] | None = None,
+        rejected: Callable[..., None] | None = None,
+        name: str = "batcher",
+    ) -> None:
+        self._run = run
+        self._clock = clock
+        self._batch_done = batch_done or _ignore
+        self._rejected = rejected or _ignore
+        self._lock = threading.Lock()
+        self._wake: SimpleQueue[None] = SimpleQueue()
+        self._queue = RowQueue(limits)
+        self._idle = 0
+        self._running = 0
+        self._row_seconds = 0.0
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True) for number in range(executors)
+        ]
+
+    def __repr__(self) -> str:
+        with self._lock:
+            state = "closed" if self._closed else "open"
+            return f"Batcher({state}, {self._idle} idle, {self._running} rows running, {self._queue!r})"
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows accepted and not yet given to the model."""
+        return self._queue.rows
+
+    def start(self) -> None:
+        """Start the executors' threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, feeds: Arrays, *, outputs: Sequence[str] = (), deadline: float | None = None) -> Future[Arrays]:
+        """Accept rows; never blocks.
+
+        Args:
+            feeds: the inputs by name, each with its rows first; not to be changed until the future is done.
+            outputs: the wanted ones; none: all.
+            deadline: on the batcher's clock; rows that still wait then are not computed.
+
+        Returns:
+            The outputs for these rows. Its `cancel()` says that the caller hung up: what waits is dropped. Its
+            callbacks run in an executor's thread, and had better be short.
+
+        Raises:
+            BadInput: rows that no waiting will make acceptable.
+            Overloaded: the queue is full.
+            DeadlineExceeded: the deadline is past already.
+            ModelNotReady: closed.
+        """
+        answer = _Answer(self)
+        request = Request(feeds, tuple(outputs), deadline, answer)
+        answer.request = request
+        now = self._clock()
+        if deadline is not None and deadline <= now:
+            self._rejected(reason="expired")
+            raise _expired()
+        try:
+            self._accept(request, now)
+        except Overloaded:
+            self._rejected(reason="queue_full")
+            raise
+        return answer
+
+    def close(self) -> None:
+        """Take no more; what was accepted is finished. Doesn't wait; may be called twice, from any thread."""
+        with self._lock:
+            self._closed = True
+            for _ in range(self._idle):
+                self._wake.put(None)
+            self._idle = 0
+
+    def join(self, timeout_seconds: float | None = None) -> bool:
+        """Wait, after `close`, until everything accepted is answered; False if it took longer than that."""
+        end = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(None if end is None else max(0.0, end - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def abandon(self) -> None:
+        """Close, and fail everything that still waits; calls that are running still finish."""
+        self.close()
+        with self._lock:
+            dropped = [request for request in self._queue.clear() if request.settle()]
+        for request in dropped:
+            _fail(request.future, Draining("The server stopped before these rows were computed; try again."))
+
+    def cancelled(self, request: Request) -> None:
+        """A caller hung up: what waits of its request is dropped, its neighbours notice nothing."""
+        with self._lock:
+            first = request.settle()
+            self._queue.remove(request)
+        if first:
+            request.future.set_running_or_notify_cancel()
+            self._rejected(reason="cancelled")
+
+    def take(self) -> Due | None:
+        """The next batch, for the executor that calls; without one it counts as idle from now on.
+
+        None: closed, and nothing is left to do.
+        """
+        with self._lock:
+            due = self._queue.take(now=self._clock(), hurry=self._closed)
+            expired = [request for request in due.expired if request.settle()]
+            if due.batch is not None:
+                self._running += due.batch.rows
+                if self._queue.rows:
+                    self._wake_one()
+            elif not self._closed:
+                self._idle += 1
+            finished = due.batch is None and self._closed
+        for request in expired:
+            self._rejected(reason="expired")
+            _fail(request.future, _expired())
+        return None if finished else due
+
+    def compute(self, batch: Batch) -> None:
+        """Call the model for a batch that `take` gave, and resolve what is complete with it."""
+        started = self._clock()
+        error: Exception | None = None
+        parts: list[Arrays] = []
+        try:
+            answer = self._run(batch.feeds(), batch.outputs)
+            if self._queue.limits.joins:
+                _check_rows(answer, batch.rows)
+            parts = batch.split(answer)
+        except Exception as failure:  # noqa: BLE001 - whoever waits gets it
+            error = failure
+        seconds = self._clock() - started
+        with self._lock:
+            self._running -= batch.rows
+            self._row_seconds += _WEIGHT * (seconds / batch.rows - self._row_seconds)
+            done = self._file(batch, parts, failed=error is not None)
+        if error is None:
+            waited = [started - piece.request.arrived for piece in batch.pieces]
+            self._batch_done(rows=batch.rows, queue_seconds=waited, compute_seconds=seconds)
+        for request in done:
+            _resolve(request, error)
+
+    def _accept(self, request: Request, now: float) -> None:
+        with self._lock:
+            if self._closed:
+                raise ModelNotReady("This version is being unloaded and takes no more calls; try again.")
+            self._queue.put(request, now=now, retry_after_ms=self._retry_after_ms())
+            self._wake_one()
+
+    def _wake_one(self) -> None:
+        if self._idle:
+            self._idle -= 1
+            self._wake.put(None)
+
+    def _work(self) -> None:
+        while self._turn():
+            pass
+
+    def _turn(self) -> bool:
+        """One look at the queue; a method of its own, so that no array outlives its batch in a waiting thread."""
+        due = self.take()
+        if due is None:
+            return False
+        if due.batch is None:
+            self._wait(due.look_again)
+        else:
+            self.compute(due.batch)
+        return True
+
+    def _wait(self, look_again: float | None) -> None:
+        """Until a token comes or the batch that is filling is due."""
+        try:
+            self._wake.get(timeout=None if look_again is None else max(0.0, look_again - self._clock()))
+        except Empty:
+            with self._lock:
+                # A token that came in between was meant for this thread, which is no longer counted then.
+                if self._wake.empty():
+                    self._idle -= 1
+                else:
+                    self._wake.get_nowait()
+
+    def _file(self, batch: Batch, parts: list[Arrays], *, failed: bool) -> list[Request]:
+        """Put the answers where they belong; returns the requests that are now to be resolved, settled."""
+        done = []
+        for number, piece in enumerate(batch.pieces):
+            request = piece.request
+            if failed:
+                self._queue.remove(request)
+            else:
+                request.answers[piece.index] = parts[number]
+            if (failed or None not in request.answers) and request.settle():
+                done.append(request)
+        return done
+
+    def _retry_after_ms(self) -> int:
+        ahead = (self._queue.rows + self._running) * self._row_seconds / len(self._threads)
+        return int(min(max(ahead * 1000, _LEAST_RETRY_MS), _MOST_RETRY_MS))
+
+
+class _Answer(Future[Arrays]):
+    """A future that tells the batcher at once when its caller hangs up; pending until it is resolved."""
+
+    def __init__(self, batcher: Batcher) -> None:
+        super().__init__()
+        self.request: Request
+        self._batcher = batcher
+
+    def cancel(self) -> bool:
+        cancelled = super().cancel()
+        if cancelled:
+            self._batcher.cancelled(self.request)
+        return cancelled
+
+
+def _resolve(request: Request, error: Exception | None) -> None:
+    try:
+        answer = {} if error else _joined([answer for answer in request.answers if answer is not None])
+    except Exception as failure:  # noqa: BLE001 - pieces that don't fit together, or no memory left
+        error = failure
+    if error is not None:
+        _fail(request.future, error)
+    elif request.future.set_running_or_notify_cancel():
+        request.future.set_result(answer)
+
+
+def _fail(future: Future[Arrays], error: Exception) -> None:
+    if future.set_running_or_notify_cancel():
+        future.set_exception(error)
+
+
+def _joined(answers: list[Arrays]) -> Arrays:
+    if len(answers) == 1:
+        return answers[0]
+    return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+
+
+def _check_rows(answer: Mapping[str, NDArray[Any]], rows: int) -> None:
+    for name, array in answer.items():
+        if not array.ndim or array.shape[0] != rows:
+            raise BadBundle(
+                f"The model's output {name!r} must have one row per input row, here {rows}, so that answers can be "
+                f"told apart. Received: shape {list(array.shape)}"
+            )
+
+
+def _expired() -> DeadlineExceeded:
+    return DeadlineExceeded("The deadline passed before these rows were computed; allow more time or send fewer rows.")
+
+
+def _ignore(**_: object) -> None:
+    pass

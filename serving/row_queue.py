@@ -1,0 +1,298 @@
+"""The rows that wait for one model, and which of them go into its next call: decisions only.
+
+Knows no thread, no lock and no model: one synchronous method, `take`, looks at the state, moves it and
+returns the work that is due; `serving.batcher` does that work and holds the lock. Time is an argument.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from serving.errors import BadInput, Overloaded
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from concurrent.futures import Future
+
+    from numpy.typing import NDArray
+
+Arrays = dict[str, "NDArray[Any]"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchLimits:
+    """How batches are made and how much may wait.
+
+    Args:
+        max_batch_rows: the most rows in one call; larger requests are split and joined again.
+        max_wait_ms: how long an idle executor leaves the oldest row waiting for company; 0: not at all.
+        max_queue_rows: the most rows waiting.
+        max_queue_bytes: the most bytes of inputs waiting.
+        preferred_rows: sizes at which a batch is cut, and started without waiting longer.
+        joins: False for a model that doesn't compute row by row: each request is one call, counted as one row.
+    """
+
+    max_batch_rows: int = 64
+    max_wait_ms: float = 0.0
+    max_queue_rows: int = 2048
+    max_queue_bytes: int = 2**28
+    preferred_rows: tuple[int, ...] = ()
+    joins: bool = True
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """What one caller asked for; mutable under the batcher's lock.
+
+    Args:
+        feeds: the inputs, each with its rows first.
+        outputs: the wanted ones; none: all.
+        deadline: on the batcher's clock.
+        future: resolved exactly once, by whoever `settle`s first.
+    """
+
+    feeds: Arrays
+    outputs: tuple[str, ...]
+    deadline: float | None
+    future: Future[Arrays]
+    arrived: float = 0.0
+    rows: int = 0
+    settled: bool = False
+    queued: OrderedDict[int, Piece] = field(default_factory=OrderedDict)  # those not taken yet
+    answers: list[Arrays | None] = field(default_factory=list)  # one per piece, None until it is computed
+
+    def settle(self) -> bool:
+        """True for the first who asks: that one resolves the future, and nobody else does."""
+        first, self.settled = not self.settled, True
+        return first
+
+
+@dataclass(slots=True, eq=False)
+class Piece:
+    """Rows of one request that are computed in one call."""
+
+    request: Request
+    index: int
+    feeds: Arrays
+    rows: int
+    size_bytes: int
+    bucket: tuple[object, ...]
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One model call that is due."""
+
+    pieces: tuple[Piece, ...]
+    rows: int
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The wanted ones, the same for all its requests."""
+        return self.pieces[0].request.outputs
+
+    def feeds(self) -> Arrays:
+        """The call's inputs; a request that fills the batch alone isn't copied."""
+        if len(self.pieces) == 1:
+            return self.pieces[0].feeds
+        return {name: np.concatenate([piece.feeds[name] for piece in self.pieces]) for name in self.pieces[0].feeds}
+
+    def split(self, answer: Mapping[str, NDArray[Any]]) -> list[Arrays]:
+        """The call's outputs, piece by piece, as views."""
+        if len(self.pieces) == 1:
+            return [dict(answer)]
+        parts, start = [], 0
+        for piece in self.pieces:
+            end = start + piece.rows
+            parts.append({name: array[start:end] for name, array in answer.items()})
+            start = end
+        return parts
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What `take` found.
+
+    Args:
+        batch: to be computed now, if any.
+        expired: requests whose deadline passed while they waited; the taker settles them.
+        look_again: when a batch that is filling will be due at the latest; None: only a new arrival matters.
+    """
+
+    batch: Batch | None
+    expired: tuple[Request, ...] = ()
+    look_again: float | None = None
+
+
+class RowQueue:
+    """Bounded, first come first served by bucket; a bucket holds rows of one shape, dtype and wanted outputs."""
+
+    # Mutable: `_buckets` (no empty ones; pieces in order of arrival, by number), `rows` and `bytes` (sums over
+    # them), `_numbers`. Whoever calls holds the batcher's lock.
+
+    def __init__(self, limits: BatchLimits) -> None:
+        self.limits = limits
+        self.rows = 0
+        self.bytes = 0
+        self._buckets: dict[tuple[object, ...], OrderedDict[int, Piece]] = {}
+        self._numbers = 0
+
+    def __repr__(self) -> str:
+        waiting = ", ".join(str([piece.rows for piece in bucket.values()]) for bucket in self._buckets.values())
+        return f"RowQueue({self.rows} rows, {self.bytes} bytes: {waiting or 'empty'})"
+
+    def put(self, request: Request, *, now: float, retry_after_ms: int = 50) -> None:
+        """Accept a request.
+
+        Raises:
+            BadInput: inputs without rows, with different numbers of rows, or more than may ever wait.
+            Overloaded: full at the moment; nothing was changed.
+        """
+        rows = _rows(request.feeds) if self.limits.joins else 1
+        size_bytes = sum(_bytes(array) for array in request.feeds.values())
+        self._refuse(rows, size_bytes, retry_after_ms)
+        request.rows, request.arrived = rows, now
+        bucket = _bucket(request, joins=self.limits.joins)
+        waiting = self._buckets.setdefault(bucket, OrderedDict())
+        for index, (feeds, count) in enumerate(self._split(request.feeds, rows)):
+            share = size_bytes * count // rows
+            piece = Piece(request, index, feeds, count, share, bucket, self._numbers)
+            request.answers.append(None)
+            request.queued[piece.number] = waiting[piece.number] = piece
+            self._numbers += 1
+            self.rows += count
+            self.bytes += share
+
+    def remove(self, request: Request) -> None:
+        """Forget what still waits of a request: its caller hung up, or a part of it failed."""
+        for piece in list(request.queued.values()):
+            self._pop(piece)
+
+    def clear(self) -> list[Request]:
+        """Forget everything that waits, and return whose it was."""
+        requests = {piece.request: None for bucket in self._buckets.values() for piece in bucket.values()}
+        for request in requests:
+            self.remove(request)
+        return list(requests)
+
+    def take(self, *, now: float, hurry: bool = False) -> Due:
+        """The batch that is due, for an executor that is idle.
+
+        Of the buckets that are due, the one whose oldest row came first goes first, so none starves.
+
+        Args:
+            now: on the clock of the deadlines.
+            hurry: don't let batches fill: nobody else will come.
+        """
+        expired = self._expire(now)
+        look_again: float | None = None
+        chosen: list[Piece] = []
+        for bucket in self._buckets.values():
+            head = next(iter(bucket.values()))
+            if chosen and chosen[0].number < head.number:
+                continue
+            pieces, full = self._fill(bucket)
+            due_at = head.request.arrived + self.limits.max_wait_ms / 1000
+            if full or hurry or due_at <= now:
+                chosen = pieces
+            elif look_again is None or due_at < look_again:
+                look_again = due_at
+        for piece in chosen:
+            self._pop(piece)
+        batch = Batch(tuple(chosen), sum(piece.rows for piece in chosen)) if chosen else None
+        return Due(batch, expired, look_again)
+
+    def _fill(self, bucket: OrderedDict[int, Piece]) -> tuple[list[Piece], bool]:
+        """The pieces of the next batch from this bucket, and whether waiting could make it no better."""
+        pieces: list[Piece] = []
+        rows, preferred = 0, 0
+        for piece in bucket.values():
+            if rows + piece.rows > self.limits.max_batch_rows or (pieces and not self.limits.joins):
+                return (pieces[:preferred] or pieces), True
+            pieces.append(piece)
+            rows += piece.rows
+            if rows in self.limits.preferred_rows:
+                preferred = len(pieces)
+        full = rows == self.limits.max_batch_rows or not self.limits.joins
+        return (pieces if full else pieces[:preferred] or pieces), full or preferred > 0
+
+    def _expire(self, now: float) -> tuple[Request, ...]:
+        """Remove the requests whose deadline passed, from the head of each bucket as far as a batch reaches."""
+        expired: dict[Request, None] = {}
+        for bucket in self._buckets.values():
+            rows = 0
+            for piece in bucket.values():
+                deadline = piece.request.deadline
+                if deadline is not None and deadline <= now:
+                    expired[piece.request] = None
+                    continue
+                rows += piece.rows
+                if rows >= self.limits.max_batch_rows:
+                    break
+        for request in expired:
+            self.remove(request)
+        return tuple(expired)
+
+    def _refuse(self, rows: int, size_bytes: int, retry_after_ms: int) -> None:
+        limits = self.limits
+        for count, waiting, limit, name in (
+            (rows, self.rows, limits.max_queue_rows, "max_queue_rows"),
+            (size_bytes, self.bytes, limits.max_queue_bytes, "max_queue_bytes"),
+        ):
+            if count > limit:
+                raise BadInput(
+                    f"A request may bring at most {limit} {name.rsplit('_', 1)[1]} ({name}): send it in parts, or have "
+                    f"the server started with a larger --{name.replace('_', '-')}. Received: {count}"
+                )
+            if waiting + count > limit:
+                raise Overloaded(
+                    f"The queue is full: {waiting} of {limit} {name.rsplit('_', 1)[1]} ({name}) are waiting. "
+                    f"Try again in {retry_after_ms} ms.",
+                    retry_after_ms=retry_after_ms,
+                )
+
+    def _split(self, feeds: Arrays, rows: int) -> list[tuple[Arrays, int]]:
+        most = self.limits.max_batch_rows
+        if rows <= most:
+            return [(feeds, rows)]
+        return [
+            ({name: array[start : start + most] for name, array in feeds.items()}, min(most, rows - start))
+            for start in range(0, rows, most)
+        ]
+
+    def _pop(self, piece: Piece) -> None:
+        bucket = self._buckets[piece.bucket]
+        del bucket[piece.number], piece.request.queued[piece.number]
+        if not bucket:
+            del self._buckets[piece.bucket]
+        self.rows -= piece.rows
+        self.bytes -= piece.size_bytes
+
+
+def _rows(feeds: Arrays) -> int:
+    counts = {name: (array.shape[0] if array.ndim else None) for name, array in feeds.items()}
+    different = set(counts.values())
+    if len(different) != 1 or different & {None, 0}:
+        raise BadInput(
+            "Every input needs the same number of rows, at least 1, as its first dimension. Received: "
+            + (", ".join(f"{name}={count}" for name, count in counts.items()) or "no inputs")
+        )
+    return int(next(iter(feeds.values())).shape[0])
+
+
+def _bytes(array: NDArray[Any]) -> int:
+    if array.dtype != object:
+        return array.nbytes
+    return array.nbytes + sum(len(value) for value in array.ravel().tolist() if isinstance(value, str | bytes))
+
+
+def _bucket(request: Request, *, joins: bool) -> tuple[object, ...]:
+    if not joins:
+        return ()
+    feeds = request.feeds
+    return (request.outputs, *((name, feeds[name].dtype, feeds[name].shape[1:]) for name in sorted(feeds)))
