@@ -1,0 +1,132 @@
+"""The HTTP port: /metrics for Prometheus, /livez and /readyz for whoever watches the process; stdlib only.
+
+Knows no model: readiness and metrics are functions that it is given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from serving.errors import BadSetting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_TEXT = "text/plain; charset=utf-8"
+_METRICS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class HttpPort:
+    """A small HTTP server in threads of its own.
+
+    Args:
+        host: address to listen on.
+        port: port to listen on; 0 is any free one.
+        metrics: the text for Prometheus.
+        ready: whether calls may come.
+    """
+
+    def __init__(self, *, host: str, port: int, metrics: Callable[[], bytes], ready: Callable[[], bool]) -> None:
+        self._address = (host, port)
+        self._metrics = metrics
+        self._ready = ready
+        self._server: _Server | None = None
+
+    @property
+    def port(self) -> int:
+        """The port bound; known after `start`."""
+        return self._address[1] if self._server is None else int(self._server.server_address[1])
+
+    def start(self) -> None:
+        """Bind, and answer from threads.
+
+        Raises:
+            BadSetting: the address cannot be bound.
+        """
+        host, port = self._address
+        try:
+            self._server = _Server(self._address, metrics=self._metrics, ready=self._ready)
+        except OSError as error:
+            raise BadSetting(
+                f"Can't listen on {host}:{port} for HTTP: {error.strerror or error}. Choose another --http-port (0 is "
+                "any free one) or --host, or stop what is using it."
+            ) from error
+        threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="http", daemon=True
+        ).start()
+
+    def stop(self) -> None:
+        """Stop answering and free the port; may be called twice."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.shutdown()
+            server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    # A second server on the port must fail loudly; SO_REUSEADDR alone still allows a quick restart on Linux.
+    allow_reuse_address = True
+    allow_reuse_port = False
+
+    def __init__(self, address: tuple[str, int], *, metrics: Callable[[], bytes], ready: Callable[[], bool]) -> None:
+        self.metrics, self.ready = metrics, ready
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
+        super().__init__(address, _Page)
+
+    def server_bind(self) -> None:
+        """Bind without the parent's reverse look-up of the host's name, which can take seconds."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that went away is not worth a traceback on stderr."""
+
+
+class _Page(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = 10  # seconds that a silent client may keep a thread
+    server_version = "calotype"
+    sys_version = ""
+    _pages: ClassVar = {"/metrics": "_metrics", "/livez": "_live", "/readyz": "_readiness"}
+
+    def do_GET(self) -> None:
+        path = self.path.split("?", 1)[0]
+        page = self._pages.get(path)
+        if page is None:
+            self._say(HTTPStatus.NOT_FOUND, b"There are /metrics, /livez and /readyz here.\n")
+        else:
+            getattr(self, page)()
+
+    do_HEAD = do_GET  # noqa: N815 - the name that http.server looks for
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the parent's name
+        """Probes come every second; they are not logged."""
+
+    def _metrics(self) -> None:
+        self._say(HTTPStatus.OK, cast("_Server", self.server).metrics(), kind=_METRICS)
+
+    def _live(self) -> None:
+        self._say(HTTPStatus.OK, b"live\n")
+
+    def _readiness(self) -> None:
+        ready = cast("_Server", self.server).ready()
+        status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+        self._say(status, b"ready\n" if ready else b"not ready\n")
+
+    def _say(self, status: HTTPStatus, body: bytes, kind: str = _TEXT) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(body)

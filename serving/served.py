@@ -1,0 +1,173 @@
+"""One loaded version, and the handle that a call holds on it; the registry owns both."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+from serving.errors import BadInput, ModelNotReady
+from serving.session import check
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from concurrent.futures import Future
+
+    from numpy.typing import NDArray
+
+    from serving.batcher import Batcher
+    from serving.bundle import Bundle, TensorSpec
+    from serving.loading import Loaded
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """What an operator sees of one version.
+
+    Args:
+        name: of the model.
+        version: its number.
+        state: Start, Loading, Available, Unloading or End.
+        bundle: None for a plain ONNX file, and until it is loaded.
+        reason: why it failed to load; else empty.
+    """
+
+    name: str
+    version: int
+    state: str
+    bundle: Bundle | None
+    reason: str = ""
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Served:
+    """A version on its way from Start to End; mutable under the registry's lock.
+
+    Args:
+        name: of the model.
+        number: of the version.
+        files: what its folder looked like when it was loaded.
+        handles: how many calls hold it.
+        released: set once it is Unloading and held by nobody.
+    """
+
+    name: str
+    number: int
+    files: tuple[Any, ...]
+    state: str = "Start"
+    handles: int = 0
+    released: threading.Event = field(default_factory=threading.Event)
+    batcher: Batcher | None = None
+    bundle: Bundle | None = None
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Name and number."""
+        return (self.name, self.number)
+
+    @property
+    def available(self) -> bool:
+        """Whether it takes calls."""
+        return self.state == "Available"
+
+    def begin(self, loaded: Loaded, batcher: Batcher) -> None:
+        """Take what was loaded; the batcher is running."""
+        self.bundle, self.inputs, self.outputs = loaded.bundle, loaded.inputs, loaded.outputs
+        self.batcher = batcher
+
+    def end(self) -> None:
+        """Let go of the model and its memory."""
+        self.state, self.batcher = "End", None
+
+    def status(self) -> ModelStatus:
+        """As an operator sees it."""
+        return ModelStatus(self.name, self.number, self.state, self.bundle)
+
+
+class Handle:
+    """A call's hold on one version; a context manager. Not to be shared between threads.
+
+    What was accepted by `infer` keeps the version alive by itself, so the handle may be released right after.
+    """
+
+    __slots__ = ("_release", "_served")
+
+    def __init__(self, served: Served, release: Callable[[Served], None]) -> None:
+        self._served = served
+        self._release: Callable[[Served], None] | None = release
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        return self._served.name
+
+    @property
+    def version(self) -> int:
+        """Its number, never 0."""
+        return self._served.number
+
+    @property
+    def bundle(self) -> Bundle | None:
+        """What is known of the model; None for a plain ONNX file."""
+        return self._served.bundle
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What the model takes."""
+        return self._served.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What the model gives."""
+        return self._served.outputs
+
+    def release(self) -> None:
+        """Give the version back; may be called twice."""
+        release, self._release = self._release, None
+        if release is not None:
+            release(self._served)
+
+    def infer(
+        self, feeds: Mapping[str, NDArray[Any]], *, outputs: Sequence[str] = (), deadline: float | None = None
+    ) -> Future[dict[str, NDArray[Any]]]:
+        """Accept rows for the model's next call; never blocks.
+
+        Args:
+            feeds: an array for every input, by name, rows first.
+            outputs: names of the wanted ones; none: all.
+            deadline: in time.monotonic() seconds; rows that still wait then are not computed.
+
+        Returns:
+            The wanted outputs for these rows. Cancelling it says that the caller hung up.
+
+        Raises:
+            BadInput: a name, dtype or shape that the model doesn't have; more rows than may ever wait.
+            Overloaded: the queue is full.
+            DeadlineExceeded: the deadline is past.
+            ModelNotReady: the handle was released.
+        """
+        batcher = self._served.batcher
+        if self._release is None or batcher is None:
+            raise ModelNotReady(f"Version {self.version} of model {self.name!r} was released; acquire it again.")
+        self._check(feeds, outputs)
+        return batcher.submit(dict(feeds), outputs=outputs, deadline=deadline)
+
+    def _check(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> None:
+        """Refuse before the queue what would fail the neighbours' batch."""
+        expected = [spec.name for spec in self.inputs]
+        if feeds.keys() != set(expected):
+            raise BadInput(f"Model {self.name!r} takes the inputs {expected}. Received: {sorted(feeds)}")
+        for spec in self.inputs:
+            check(spec, feeds[spec.name])
+        known = [spec.name for spec in self.outputs]
+        for name in outputs:
+            if name not in known:
+                raise BadInput(f"Model {self.name!r} gives the outputs {known}. Received: {name!r}")
