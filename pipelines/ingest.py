@@ -14,12 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import checks, ledger, manifest, split
+from pipelines import checks, ledger, manifest
 from pipelines.dataset import PIXELS, Arrangement, Shard, Snapshot, find_shard, seal
 from pipelines.errors import BadSource, PipelineError
 from pipelines.journal import channels_of
 from pipelines.ledger import Dataset, Ledger
 from pipelines.manifest import PARTS, PartName
+from pipelines.parting import look, part
 from pipelines.scan import STAGED, Progress, Staged, dataset_held, scan_and_decode, silent
 from serving.images import ImageSpec
 
@@ -123,15 +124,23 @@ def _seal(staged: Staged, dataset: Dataset | None, *, progress: Progress) -> Dat
     rows = _read_staged(folder)
     verdict = checks.judge(rows, conflicts=staged.recipe.conflicts)
     book = Ledger.read(folder / dataset.ledger) if dataset else Ledger.empty()
-    parts, book = _split(rows, verdict, staged=staged, book=book)
+    shelves = [folder / ledger.JOURNAL, *([dataset.snapshot_path(folder) / PIXELS] if dataset else [])]
+    parting = part(
+        rows,
+        verdict,
+        recipe=staged.recipe,
+        presplit=staged.presplit,
+        book=book,
+        looks=_looks(rows, verdict, staged=staged, shelves=shelves),
+        listed=LISTED_PROBLEMS,
+    )
+    parts = parting.parts
     labels = sorted({rows["label"][index] for index in verdict.used.values()})
     _check_labels(labels, staged)
     progress("split", len(parts), len(parts))
     gray = all(channels_of(rows["shard"][index]) == 1 for index in verdict.used.values())
     channels = staged.canvas.channels or (1 if gray else 3)
     image = ImageSpec(staged.canvas.height, staged.canvas.width, channels, staged.canvas.resize)
-    journal = folder / ledger.JOURNAL
-    shelves = [journal, *([dataset.snapshot_path(folder) / PIXELS] if dataset else [])]
     arrangement = _arrange(rows, verdict, parts=parts, labels=labels, image=image, staged=staged, shelves=shelves)
     path = seal(
         arrangement, _manifest(rows, verdict, arrangement, parts), snapshots=folder / ledger.SNAPSHOTS, shelves=shelves
@@ -148,15 +157,15 @@ def _seal(staged: Staged, dataset: Dataset | None, *, progress: Progress) -> Dat
         recipe=staged.recipe.model_dump(mode="json"),
         image=asdict(image),
         snapshot=path.name,
-        ledger=book.write(folder),
+        ledger=parting.ledger.write(folder),
         warnings=checks.warnings(rows, verdict, parts=parts, lost_colour=lost_colour),
         conflicts=[asdict(conflict) for conflict in verdict.conflicts[:LISTED_PROBLEMS]],
         leaks=[asdict(leak) for leak in verdict.leaks[:LISTED_PROBLEMS]],
-        near_duplicates=None,
+        near_duplicates=parting.near_duplicates,
     )
     state.write(folder)
     ledger.remove_old_ledgers(folder, keep=state.ledger)
-    shutil.rmtree(journal, ignore_errors=True)
+    shutil.rmtree(folder / ledger.JOURNAL, ignore_errors=True)
     progress("seal", len(parts), len(parts))
     return state
 
@@ -171,6 +180,12 @@ def _read_staged(folder: Path) -> Columns:
     return columns
 
 
+def _looks(rows: Columns, verdict: checks.Verdict, *, staged: Staged, shelves: list[Path]) -> dict[str, int] | None:
+    if not (staged.recipe.near_duplicates or staged.recipe.group_near_duplicates):
+        return None
+    return look(rows, verdict, height=staged.canvas.height, width=staged.canvas.width, shelves=shelves)
+
+
 def _check_labels(labels: list[str], staged: Staged) -> None:
     if staged.task == "classify" and len(labels) < 2:  # noqa: PLR2004 - one label is nothing to tell apart
         found = f"one label only: {labels[0]!r}" if labels else "none that can be used"
@@ -178,40 +193,6 @@ def _check_labels(labels: list[str], staged: Staged) -> None:
             f"To classify, {staged.source} must hold usable images of at least two labels, in a folder each. "
             f"Received: {found}. (--task reconstruct needs no labels.)"
         )
-
-
-def _split(
-    rows: Columns, verdict: checks.Verdict, *, staged: Staged, book: Ledger
-) -> tuple[dict[str, PartName], Ledger]:
-    """The part of every used content, and the ledger that remembers it."""
-    labels = {content: rows["label"][index] for content, index in verdict.used.items()}
-    recipe = staged.recipe
-    if staged.presplit:
-        given = {content: rows["part"][index] for content, index in verdict.used.items()}
-        parts = _carve(labels, given, recipe=recipe, earlier=book.parts)
-    else:
-        parts = split.assign(labels, fractions=recipe.split, seed=recipe.seed, earlier=book.parts, groups={})
-    return parts, Ledger(parts={**book.parts, **parts}, groups=book.groups, likeness=book.likeness)
-
-
-def _carve(
-    labels: dict[str, str], given: dict[str, PartName], *, recipe: DataRecipe, earlier: dict[str, PartName]
-) -> dict[str, PartName]:
-    """The parts that a pre-split source gives; a part that it lacks is cut from its train."""
-    lacking = set(PARTS) - set(given.values())
-    cut = tuple(
-        fraction if part == "train" or part in lacking else 0.0
-        for part, fraction in zip(PARTS, recipe.split, strict=True)
-    )
-    whole = sum(cut)
-    train = {content: labels[content] for content, part in given.items() if part == "train"}
-    allowed = {"train", *lacking}
-    return given | split.assign(
-        train,
-        fractions=(cut[0] / whole, cut[1] / whole, cut[2] / whole),
-        seed=recipe.seed,
-        earlier={content: part for content, part in earlier.items() if part in allowed},
-    )
 
 
 def _arrange(

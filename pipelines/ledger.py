@@ -123,12 +123,12 @@ class Ledger:
 
     Attributes:
         parts: by content hash.
-        groups: what `group_by` matched, by content hash; only of images that are in a group.
+        groups: what `group_by` matched in the paths of each content; only of images that are in a group.
         likeness: perceptual hashes, where near-duplicates are kept together.
     """
 
     parts: dict[str, PartName]
-    groups: dict[str, str]
+    groups: dict[str, tuple[str, ...]]
     likeness: dict[str, int]
 
     @classmethod
@@ -140,7 +140,8 @@ class Ledger:
         def by_content(name: str) -> dict[str, Any]:
             return {key: value for key, value in zip(contents, columns[name], strict=True) if value is not None}
 
-        return cls(parts=by_content("split"), groups=by_content("group"), likeness=by_content("likeness"))
+        groups = {content: tuple(names) for content, names in by_content("group").items()}
+        return cls(parts=by_content("split"), groups=groups, likeness=by_content("likeness"))
 
     @classmethod
     def empty(cls) -> Self:
@@ -154,7 +155,7 @@ class Ledger:
             {
                 "content_hash": pa.array(contents, pa.string()),
                 "split": pa.array([self.parts[content] for content in contents], pa.string()),
-                "group": pa.array([self.groups.get(content) for content in contents], pa.string()),
+                "group": pa.array([self.groups.get(content) for content in contents], pa.list_(pa.string())),
                 "likeness": pa.array([self.likeness.get(content) for content in contents], pa.uint64()),
             }
         )

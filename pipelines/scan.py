@@ -6,6 +6,7 @@ Between this stage and the next (`ingest.py`) lies one table on disk. Knows no s
 from __future__ import annotations
 
 import errno
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ Columns = dict[str, list[Any]]
 
 STAGED = "staged.parquet"
 KNOWN_SETS = ".known"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OUTSIDE_LABELS = "lies outside any label's folder"
 
 
@@ -84,7 +86,7 @@ def dataset_held(folder: Path) -> Iterator[None]:
         ledger.forget_if_new(folder)
         raise
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
         raise PipelineError(
             f"The disk that holds {folder} is full. The last snapshot is as it was; make room and run again: "
@@ -105,6 +107,11 @@ def scan_and_decode(
     """List the source and decode what is new in it; arguments and errors as in `ingest`."""
     started = time.perf_counter()
     where = sources.find(source, cache=dataset_dir.parent / KNOWN_SETS)
+    if dataset_dir.resolve().is_relative_to(where.folder):
+        raise BadSource(
+            f"The workspace ({dataset_dir}) lies inside the source {where.folder}, which is never written to. "
+            "Choose another --workspace."
+        )
     dataset = Dataset.read(dataset_dir)
     if dataset is not None:
         _check_same(dataset, where, recipe)
@@ -148,7 +155,7 @@ def list_source(folder: Path, *, task: str) -> Listing:
     labels = [label for label, _ in said]
     if task == "classify":
         found = [
-            replace(one, ignored=OUTSIDE_LABELS) if label is None and one.ignored is None else one
+            replace(one, ignored=OUTSIDE_LABELS) if label is None and not (one.ignored or one.trouble) else one
             for one, label in zip(found, labels, strict=True)
         ]
     else:
@@ -196,7 +203,6 @@ def _stage(
     candidates = listing.candidates
     todo = [found for found in candidates if not decode.still_true(known.get(found.path), found)]
     paths = {found.path for found in listing.found}
-    unchanged = sum(1 for found in listing.found if before.has(found)) if not verify else 0
     staged = Staged(
         dataset_dir=dataset_dir,
         source=where.identity,
@@ -204,8 +210,8 @@ def _stage(
         recipe=recipe,
         canvas=canvas or Canvas(1, 1, None, recipe.resize, recipe.max_image_pixels),
         presplit=listing.presplit,
-        new=len(listing.found) - unchanged,
-        unchanged=unchanged,
+        new=0,
+        unchanged=len(listing.found),
         removed=len(before.files.keys() - paths),
         seconds=0.0,
         nothing_new=False,
@@ -213,13 +219,16 @@ def _stage(
     if before.same(listing, recipe=recipe, task=task) and not verify:
         return replace(staged, nothing_new=True)
     journal = dataset_dir / ledger.JOURNAL
+    if verify:
+        shutil.rmtree(journal, ignore_errors=True)
     decode.sweep(journal)
     outcomes, canvas = _decode(todo, staged, where, canvas, workers=workers, progress=progress)
     outcomes |= {path: outcome for path, outcome in known.items() if path not in outcomes}
     if not any(decode.field_of(outcomes[found.path], "content_hash") for found in candidates):
         raise EmptyFolder(_nothing_readable(where.folder, candidates, outcomes))
     manifest.write(_staged_table(listing, outcomes), journal / STAGED)
-    return replace(staged, canvas=canvas)
+    new = sum(1 for found in listing.found if not before.has(found, outcomes.get(found.path)))
+    return replace(staged, canvas=canvas, new=new, unchanged=len(listing.found) - new)
 
 
 def _decode(
@@ -291,7 +300,7 @@ class _Before:
     """What the last ingest knew: files by path, and the current snapshot's rows."""
 
     dataset: Dataset | None = None
-    files: dict[str, tuple[int, int]] = field(default_factory=dict)
+    files: dict[str, tuple[int, int, str | None]] = field(default_factory=dict)
     rows: Columns = field(default_factory=dict)
     snapshot: Snapshot | None = None
 
@@ -301,11 +310,16 @@ class _Before:
             return cls()
         path = dataset.snapshot_path(folder)
         rows = manifest.read(path / manifest.MANIFEST).to_pydict()
-        files = dict(zip(rows["path"], zip(rows["size"], rows["mtime_ns"], strict=True), strict=True))
+        files = dict(
+            zip(rows["path"], zip(rows["size"], rows["mtime_ns"], rows["file_hash"], strict=True), strict=True)
+        )
         return cls(dataset, files=files, rows=rows, snapshot=Snapshot.open(path))
 
-    def has(self, found: Found) -> bool:
-        return self.files.get(found.path) == (found.size, found.mtime_ns)
+    def has(self, found: Found, outcome: decode.Outcome | None = None) -> bool:
+        """Whether a file is as it was; with an outcome its bytes are compared too."""
+        size, mtime_ns, file_hash = self.files.get(found.path, (None, None, None))
+        same_bytes = outcome is None or decode.field_of(outcome, "file_hash") == file_hash
+        return size == found.size and mtime_ns == found.mtime_ns and same_bytes
 
     def same(self, listing: Listing, *, recipe: DataRecipe, task: str) -> bool:
         """Whether the source, and what is wanted of it, is what the current snapshot was made from."""

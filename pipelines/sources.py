@@ -44,6 +44,11 @@ class Source:
     folder: Path
 
 
+def default_name(source: str) -> str:
+    """What a dataset made from SOURCE is called unless told otherwise: its last component."""
+    return source if source in KNOWN else Path(source).resolve().name or "root"
+
+
 def find(source: str, *, cache: Path) -> Source:
     """The source that SOURCE names; a known set is written out below `cache` if it isn't there yet.
 
@@ -63,7 +68,7 @@ def find(source: str, *, cache: Path) -> Source:
     if not folder.is_dir():
         raise BadSource(f"{source!r} is a file. Expected a folder with one subfolder of images per label.")
     resolved = folder.resolve()
-    return Source(name=resolved.name or "root", identity=str(resolved), folder=resolved)
+    return Source(name=default_name(source), identity=str(resolved), folder=resolved)
 
 
 def write_folder(folder: Path, images: Labelled) -> None:
