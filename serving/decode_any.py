@@ -89,6 +89,8 @@ def _decode(data: bytes, max_pixels: int) -> Decoded:
         _check_png(data)
     with Image.open(BytesIO(data), formats=_formats(data)) as image:
         check_size(image.size, max_pixels)
+        if image.format == "JPEG2000":
+            _check_jpeg2000(data)
         pixels = jpeg.pixels(data, image.mode) if image.format in {"JPEG", "MPO"} else None
         if pixels is None:
             image.load()
@@ -142,6 +144,17 @@ def _check_png(data: bytes) -> None:
             return
         position = body_end + 4
     raise BadInput(f"The PNG is truncated: its {end} bytes end before its last chunk, IEND, does.")
+
+
+def _check_jpeg2000(data: bytes) -> None:
+    """Refuse what Pillow lets pass as black: a JPEG 2000 that ends after its header.
+
+    Raises:
+        BadInput: no end of codestream after a start of data; neither marker can occur inside coded data.
+    """
+    start = data.find(b"\xff\x93")
+    if start < 0 or data.find(b"\xff\xd9", start) < 0:
+        raise BadInput(f"The JPEG 2000 is truncated: its {len(data)} bytes end before the picture does.")
 
 
 def _orientation(image: Image.Image) -> int:

@@ -104,9 +104,9 @@ def content_hash(pixels: NDArray[np.uint8]) -> str:
     height, width, channels = pixels.shape
     if channels != 1 and is_gray(pixels):
         pixels = pixels[..., :1]
-    digest = hashlib.blake2b(struct.pack("<II", height, width), digest_size=16)
+    digest = hashlib.sha256(struct.pack("<II", height, width))  # the fastest hash here: processors know it
     digest.update(np.ascontiguousarray(pixels).data)
-    return digest.hexdigest()
+    return digest.hexdigest()[:32]
 
 
 def is_gray(pixels: NDArray[np.uint8]) -> bool:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -141,3 +144,27 @@ def test_no_quota_means_the_affinity(tmp_path, text):
     bare = available_cpus(tmp_path / "nothing")
     assert bare >= 1
     assert available_cpus(_cgroup(tmp_path, "0::/\n", {"cpu.max": text})) == bare
+
+
+def test_many_batch_sizes_cost_bounded_memory():
+    """Resident memory after every batch size from 1 to 64 stays near that of the largest alone."""
+    code = (
+        "import numpy as np, sys\n"
+        "from serving.session import Session\n"
+        "from tests.serving import fake_models\n"
+        "from serving.images import ImageSpec\n"
+        "image = ImageSpec(96, 96, 3)\n"
+        "session = Session(fake_models.reconstructor(image=image)[1], threads=1)\n"
+        "def resident():\n"
+        "    return int(open('/proc/self/statm').read().split()[1]) * 4096\n"
+        "pixels = np.zeros((64, *image.shape), np.uint8)\n"
+        "for _ in range(3): session.run({'image': pixels}, ['error'])\n"
+        "before = resident()\n"
+        "for rows in range(1, 65): session.run({'image': pixels[:rows]}, ['error'])\n"
+        "for rows in range(64, 0, -1): session.run({'image': pixels[:rows]}, ['error'])\n"
+        "print((resident() - before) / (64 * 96 * 96 * 3 * 4))\n"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 2  # in units of one float tensor of the largest batch
+    assert done.stderr == ""
