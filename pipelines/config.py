@@ -66,9 +66,7 @@ class DataRecipe(BaseModel):
     @classmethod
     def _adds_up(cls, split: tuple[float, float, float]) -> tuple[float, float, float]:
         if abs(sum(split) - 1.0) > SPLIT_TOLERANCE or split[0] <= 0.0:
-            raise ValueError(
-                "must be three fractions (train, validation, test) that add up to 1, train above 0"
-            )
+            raise ValueError("must be three fractions (train, validation, test) that add up to 1, train above 0")
         return split
 
     @field_validator("group_by")
@@ -155,18 +153,22 @@ class Recipe(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a recipe file.
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The tables of a recipe file: TOML, or JSON as each run keeps its own.
 
     Raises:
-        BadRecipe: no such file, or not TOML.
+        BadRecipe: no such file, or neither of the two.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise BadRecipe(f"The recipe {path} can't be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadRecipe(f"The recipe {path} is not valid TOML: {error}.") from error
+    except ValueError as error:  # of both parsers, and of bytes that are no UTF-8
+        raise BadRecipe(f"The recipe {path} is not valid {path.suffix[1:].upper() or 'TOML'}: {error}.") from error
+    if not isinstance(values, dict):
+        raise BadRecipe(f"The recipe {path} must be a table of values. Received: {values!r}")
+    return values
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

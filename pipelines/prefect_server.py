@@ -2,7 +2,8 @@
 
 Prefect would start one by itself; that one takes 12 to 25 seconds, outlasts its own time limit on a busy machine,
 writes into the user's `~/.prefect` and prints a hundred lines when it ends (docs/decisions/0002). This one is
-started while other things load, keeps its home below the user's state folder, logs into a file, and dies with its parent.
+started while other things load, keeps its home below the user's state folder, logs into a file there, and dies with
+its parent.
 
 Run as a module, this file is that server. It imports Prefect only there: the settings must be in the environment
 before Prefect is first imported.

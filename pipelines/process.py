@@ -40,7 +40,7 @@ class HeavyProcess:
         preload: called there at once, in the background: it imports what the functions will need.
     """
 
-    def __init__(self, preload: Callable[[], None]) -> None:
+    def __init__(self, preload: Callable[[], object]) -> None:
         self._preload = preload
         self._context = multiprocessing.get_context("spawn")
         self._messages: Queue[Message] = self._context.Queue()

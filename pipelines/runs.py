@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pipelines.errors import UsageError
-from pipelines.workspace import write_atomically
+from pipelines.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 
     from pipelines.workspace import Workspace
 
-RunState = Literal["started", "published", "refused", "failed"]
+RunState = Literal["started", "trained", "published", "refused", "failed"]
+
+ENDED = ("published", "refused")
 
 RECORD = "run.json"
+RECIPE = "recipe.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,18 +113,18 @@ class Run:
     def update(self, **changes: Any) -> None:
         """Put `changes` into the record, in memory and on disk."""
         self.record = dataclasses.replace(self.record, **changes)
-        write_atomically(self.folder / RECORD, self.record.to_json())
+        write_atomically(self.folder / RECORD, self.record.to_json().encode())
 
 
 def start_run(workspace: Workspace, record: RunRecord) -> Run:
-    """A run for `record`: the interrupted one of the same key when there is one, else a new folder.
+    """A run for `record`: one of the same key that came to no end, when there is one, else a new folder.
 
     Args:
         workspace: where runs lie.
         record: what is asked; its `run` is ignored and chosen here.
     """
     for known in _records(workspace):
-        if known.key == record.key and known.state == "started":
+        if known.key == record.key and known.state not in ENDED:
             taken = _take(workspace.runs / known.run)
             if taken is not None:
                 return Run(workspace.runs / known.run, known, taken)
@@ -130,9 +133,7 @@ def start_run(workspace: Workspace, record: RunRecord) -> Run:
 
 def finished_run(workspace: Workspace, key: RunKey) -> RunRecord | None:
     """The newest run of `key` that came to an end, published or refused."""
-    ended = [
-        known for known in _records(workspace) if known.key == key and known.state in ("published", "refused")
-    ]
+    ended = [known for known in _records(workspace) if known.key == key and known.state in ENDED]
     return ended[-1] if ended else None
 
 
@@ -178,6 +179,7 @@ def _new_run(workspace: Workspace, record: RunRecord) -> Run:
         if lock is not None:
             run = Run(folder, record, lock)
             run.update(run=name, state="started")
+            write_atomically(folder / RECIPE, json.dumps(record.recipe, indent=2).encode())
             return run
     raise AssertionError("a thousand runs of one model began within one second")
 

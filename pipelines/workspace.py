@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,16 +62,3 @@ def default_dataset_name(source: str) -> str:
     if last in {"", ".", ".."}:
         last = Path(source).resolve().name
     return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-._")[:128] or "dataset"
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace the file at `path` in one step: a reader sees the old text or the new one, a crash too."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -86,9 +86,9 @@ def make_recipe(
     Raises:
         BadRecipe: any of it is not a recipe; the sentence names the key.
     """
-    from pipelines.config import Recipe, merge, parse_setting, read_toml
+    from pipelines.config import Recipe, merge, parse_setting, read_recipe
 
-    values = read_toml(recipe_file) if recipe_file is not None else {}
+    values = read_recipe(recipe_file) if recipe_file is not None else {}
     for text in settings:
         values = merge(values, *parse_setting(text))
     for key, value in _named(options).items():

@@ -1,0 +1,83 @@
+"""Numbers to pictures, as PNG bytes; the only file that imports matplotlib. Knows no run and no model."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.axes import Axes
+
+SIZE_INCHES = (6.4, 3.6)
+DOTS_PER_INCH = 110
+
+
+def curve(history: Mapping[str, Sequence[float]], *, best_epoch: int) -> bytes:
+    """Loss by epoch, and accuracy where there is one.
+
+    Args:
+        history: figures per epoch by name; `val_` before those of the validation part.
+        best_epoch: whose weights were kept, from 1.
+    """
+    figure, axes = _figure()
+    epochs = range(1, len(history["loss"]) + 1)
+    axes.plot(epochs, history["loss"], color="C0", label="train loss")
+    if "val_loss" in history:
+        axes.plot(epochs, history["val_loss"], color="C0", linestyle="--", label="validation loss")
+    axes.axvline(best_epoch, color="0.7", linewidth=1, label="kept")
+    axes.set(xlabel="epoch", ylabel="loss")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    lines, labels = axes.get_legend_handles_labels()
+    if "val_accuracy" in history:
+        right = axes.twinx()
+        right.plot(epochs, history["val_accuracy"], color="C1", linestyle="--", label="validation accuracy")
+        right.set_ylabel("accuracy")
+        more_lines, more_labels = right.get_legend_handles_labels()
+        lines, labels = lines + more_lines, labels + more_labels
+    axes.legend(lines, labels, fontsize="small", frameon=False, loc="center right")
+    return _png(figure)
+
+
+def calibration(bins: Sequence[Mapping[str, float]]) -> bytes:
+    """How often the model is right, by how sure it says it is; a perfectly calibrated one lies on the diagonal."""
+    figure, axes = _figure()
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    axes.bar(
+        [one["from"] for one in bins],
+        [one["accuracy"] for one in bins],
+        width=[one["to"] - one["from"] for one in bins],
+        align="edge",
+        alpha=0.6,
+        edgecolor="white",
+    )
+    axes.plot([one["confidence"] for one in bins], [one["accuracy"] for one in bins], "o", color="C1", markersize=4)
+    axes.set(xlabel="probability of the predicted label", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+    return _png(figure)
+
+
+def histogram(edges: Sequence[float], counts: Sequence[int], *, threshold: float) -> bytes:
+    """Errors of the test images, and the threshold above which an image is anomalous."""
+    figure, axes = _figure()
+    axes.stairs(counts, edges, fill=True, alpha=0.6)
+    axes.axvline(threshold, color="C3", linewidth=1, label="threshold")
+    axes.set(xlabel="mean squared error", ylabel="images")
+    axes.legend(frameon=False)
+    return _png(figure)
+
+
+def _figure() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=SIZE_INCHES, layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
+    return buffer.getvalue()

@@ -1,0 +1,43 @@
+"""`calotype ingest`: a source to a snapshot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipelines.commands import options
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command(short_help="A folder of labelled images to a snapshot.")
+@click.argument("source")
+@options.add(
+    options.DATASET,
+    options.TASK,
+    options.SEED,
+    *options.DATA,
+    click.option("--verify", is_flag=True, help="Read every file, also those whose size and time didn't change."),
+    *options.RECIPE,
+    options.WORKSPACE,
+    options.JSON,
+)
+def command(*, source: str, dataset: str | None, workspace: Path, verify: bool, as_json: bool, **given: Any) -> None:
+    """Bring the dataset of SOURCE up to date: every file accounted for, decoded once, split for good.
+
+    SOURCE is never written to. A second ingest reads only what is new or changed, and moves no image between parts.
+    """
+    from pipelines.commands import session, tables
+
+    recipe = options.make_recipe(**given)
+    session.check_request(recipe=recipe, source=source)
+    name = session.dataset_name(dataset, source)
+    with session.flows_ready() as flows:
+        root = options.workspace_of(workspace).root
+        result = flows.ingest_flow(source=source, dataset=name, recipe=recipe, workspace=root, verify=verify)
+    for table in tables.ingested(result):
+        tables.console().print(table)
+    if as_json:
+        session.print_json(session.ingest_values(result))

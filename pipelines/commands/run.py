@@ -1,0 +1,77 @@
+"""`calotype run`: ingest, split, train, evaluate, export, gate, publish."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipelines.commands import options
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipelines.config import Recipe
+    from pipelines.flows import Outcome
+
+
+@click.command(short_help="A folder of labelled images to a published model.")
+@click.argument("source")
+@options.add(
+    options.NAME,
+    options.TASK,
+    *options.TRAINING,
+    options.SEED,
+    options.DATASET,
+    *options.DATA,
+    *options.RECIPE,
+    options.WORKSPACE,
+    options.JSON,
+)
+def command(*, source: str, model: str, dataset: str | None, workspace: Path, as_json: bool, **given: Any) -> None:
+    """Ingest SOURCE, split it, train, evaluate, export with proof, and publish as MODEL.
+
+    SOURCE is a folder with one subfolder of images per label, or train/, validation/ and test/ of such; a URL of one;
+    or the name of a known data set. It is never written to. The same command again, with nothing new in SOURCE,
+    trains nothing and says so.
+    """
+    from pipelines.commands import session, tables
+    from pipelines.errors import Refused
+
+    recipe = options.make_recipe(**given)
+    outcome = make(source, model=model, dataset=dataset, recipe=recipe, workspace=workspace)
+    values = session.run_values(outcome.record, nothing_new=outcome.nothing_new, seconds=outcome.seconds)
+    screen = tables.console()
+    for table in tables.ingested(outcome.ingested):
+        screen.print(table)
+    screen.print(tables.pairs(f"{model}: {_came_of_it(outcome)}", {**values["metrics"], "report": values["report"]}))
+    if as_json:
+        session.print_json(values)
+    if outcome.record.state == "refused" and not outcome.nothing_new:
+        raise Refused(str(outcome.record.reason))
+
+
+def make(source: str, *, model: str, dataset: str | None, recipe: Recipe, workspace: Path) -> Outcome:
+    """Run the whole pipeline on SOURCE; what the command and the demo do alike."""
+    from pipelines.commands import session
+
+    session.check_request(recipe=recipe, source=source, model=model)
+    name = session.dataset_name(dataset, source)
+    with session.flows_ready() as flows:
+        outcome: Outcome = flows.pipeline_flow(
+            source=source,
+            name=model,
+            dataset=name,
+            recipe=recipe,
+            workspace=options.workspace_of(workspace).root,
+        )
+        return outcome
+
+
+def _came_of_it(outcome: Outcome) -> str:
+    record = outcome.record
+    if outcome.nothing_new:
+        return f"nothing new since run {record.run}, so nothing was trained"
+    if record.state == "published":
+        return f"published as version {record.version}"
+    return f"refused: {record.reason}"

@@ -1,0 +1,98 @@
+"""What the commands that run flows share: Prefect's environment around the work, and the words for what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
+    from pipelines.config import Recipe
+    from pipelines.ingest import IngestResult
+    from pipelines.runs import RunRecord
+
+NOTHING_NEW = "nothing new: a finished run has the same images and recipe"
+
+
+@contextlib.contextmanager
+def flows_ready() -> Iterator[ModuleType]:
+    """`pipelines.flows`, with a Prefect API that answers, and a runtime that ends with the block.
+
+    TensorFlow's process, Prefect's server and Prefect itself load side by side.
+    """
+    from pipelines.prefect_server import prefect_environment, wait_ready
+
+    with prefect_environment() as server:
+        from pipelines import flows
+
+        with flows.use_runtime():
+            wait_ready(server)
+            yield flows
+
+
+def check_request(*, recipe: Recipe, source: str | None = None, model: str | None = None) -> None:
+    """Refuse at once what no flow has to be started for.
+
+    Raises:
+        UsageError: no such source, a name that can't be a model's, or an unknown architecture.
+    """
+    from pipelines import sources
+    from pipelines.models import catalogue
+    from pipelines.workspace import check_name
+
+    if model is not None:
+        check_name(model, what="model name")
+    catalogue.settle(recipe)
+    if source is not None and source not in sources.KNOWN and "://" not in source:
+        sources.find(source, cache=Path())  # a folder: says what is wrong with it, writes nothing
+
+
+def dataset_name(given: str | None, source: str) -> str:
+    """The dataset's name: as given, or SOURCE's last component.
+
+    Raises:
+        UsageError: a given name that can't be one.
+    """
+    from pipelines.workspace import check_name, default_dataset_name
+
+    return default_dataset_name(source) if given is None else check_name(given, what="dataset name")
+
+
+def print_json(values: dict[str, Any] | list[Any]) -> None:
+    """One JSON value on stdout; folders as text."""
+    click.echo(json.dumps(values, indent=2, default=_plain))
+
+
+def run_values(record: RunRecord, *, nothing_new: bool, seconds: dict[str, float]) -> dict[str, Any]:
+    """The JSON result of a run."""
+    published = record.state == "published" and not nothing_new
+    return {
+        "run": record.run,
+        "dataset": record.dataset,
+        "model": record.key.model,
+        "version": record.version if published else None,
+        "published": published,
+        "reason": NOTHING_NEW if nothing_new else record.reason,
+        "metrics": record.metrics,
+        "images": record.images,
+        "seconds": seconds,
+        "report": record.report,
+    }
+
+
+def ingest_values(result: IngestResult) -> dict[str, Any]:
+    """The JSON result of an ingest."""
+    return dataclasses.asdict(result)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no place in a result")

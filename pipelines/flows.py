@@ -1,0 +1,371 @@
+"""The pipeline as Prefect flows: one per stage, and one that runs them all.
+
+The only file that imports Prefect. A task is a line around a plain function of the rooms below; between tasks
+travel ids, paths and small numbers, never arrays. Whoever calls a flow gives it a `Runtime` by `use_runtime`; a
+flow that finds none, as in a Prefect worker, makes its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect import flow, task
+from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+from pipelines import backend, evaluate, report
+from pipelines.config import Recipe  # noqa: TC001 - Prefect validates a flow's parameters by their types
+from pipelines.dataset import Snapshot
+from pipelines.errors import Refused
+from pipelines.export import ExportResult, export_run
+from pipelines.ingest import IngestResult, split_and_seal
+from pipelines.judge import evaluate_run
+from pipelines.ledger import current
+from pipelines.process import HeavyProcess
+from pipelines.progress import ProgressBars
+from pipelines.publish import publish_run
+from pipelines.runs import Run, RunKey, RunRecord, finished_run, reopen_run, start_run
+from pipelines.scan import Staged, scan_and_decode
+from pipelines.train import TrainResult, fit
+from pipelines.workspace import Workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prefect.client.schemas.objects import State, TaskRun
+    from prefect.tasks import Task
+
+COUNTED = ("train", "validation", "test", "quarantined", "duplicates")
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What a flow needs from the process that it runs in.
+
+    Attributes:
+        bars: where progress is shown.
+        heavy: the process that TensorFlow lives in.
+    """
+
+    bars: ProgressBars
+    heavy: HeavyProcess
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a pipeline.
+
+    Attributes:
+        record: of the run; of the finished one when there was nothing new.
+        ingested: the data that it was made from.
+        seconds: by stage, of this call only.
+    """
+
+    record: RunRecord
+    ingested: IngestResult
+    seconds: dict[str, float]
+
+    @property
+    def nothing_new(self) -> bool:
+        """The same images and recipe had a finished run before, and nothing was done but looking."""
+        return "train" not in self.seconds
+
+
+class Clock:
+    """Seconds by stage; what Prefect needs between its tasks counts for the stage that it is in."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count the block for a stage."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(name, time.perf_counter() - began)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Count seconds for a stage."""
+        self.seconds[name] = round(seconds, 3)
+
+
+_runtime: ContextVar[Runtime] = ContextVar("runtime")
+
+
+@contextlib.contextmanager
+def use_runtime() -> Iterator[Runtime]:
+    """The surrounding runtime, or a new one whose process and bars end with the block."""
+    with contextlib.suppress(LookupError):
+        yield _runtime.get()
+        return
+    # A synchronous flow waits a second for its heartbeat's thread whenever it ends; ours are short.
+    quick = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+    with quick, HeavyProcess(preload=backend.start) as heavy, ProgressBars() as bars:
+        runtime = Runtime(bars, heavy)
+        token = _runtime.set(runtime)
+        try:
+            yield runtime
+        finally:
+            _runtime.reset(token)
+
+
+def _is_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Retry what may pass by itself, such as a file server that hiccups; never what the user has to mend."""
+    return isinstance(state.data, OSError)
+
+
+# A dict, so that each task says what it is and not how it is retried.
+RETRIED: Any = {"retries": 2, "retry_delay_seconds": 1, "retry_condition_fn": _is_transient}
+
+
+# ---- ingest and split ---------------------------------------------------------------------------
+
+
+@task(name="list and decode", **RETRIED)
+def _decode(source: str, folder: Path, recipe: Recipe, verify: bool) -> Staged:  # noqa: FBT001
+    bars = _runtime.get().bars
+    return scan_and_decode(source, folder, recipe.data, task=recipe.task, progress=bars.report, verify=verify)
+
+
+@task(name="split and seal", **RETRIED)
+def _split(staged: Staged) -> IngestResult:
+    return split_and_seal(staged, progress=_runtime.get().bars.report)
+
+
+@flow(name="ingest", flow_run_name="ingest {dataset}")
+def ingest_flow(*, source: str, dataset: str, recipe: Recipe, workspace: Path, verify: bool = False) -> IngestResult:
+    """SOURCE to a snapshot.
+
+    Args:
+        source: a folder, a URL, or the name of a known set.
+        dataset: its name in the workspace.
+        recipe: its task and data count here.
+        workspace: the workspace's folder.
+        verify: read every file, also those whose size and time didn't change.
+    """
+    with use_runtime():
+        staged = _decode(source, Workspace(workspace).datasets / dataset, recipe, verify)
+        return _split(staged)
+
+
+# ---- the stages of a run ------------------------------------------------------------------------
+
+
+@task(name="fit")
+def _fit(snapshot: Path, recipe: Recipe, folder: Path) -> TrainResult:
+    runtime = _runtime.get()
+    return runtime.heavy.call(fit, snapshot, recipe, folder, progress=lambda news: _show_epoch(runtime.bars, news))
+
+
+@flow(name="train", flow_run_name="train {folder.name}")
+def train_flow(*, snapshot: Path, recipe: Recipe, folder: Path) -> TrainResult:
+    """A snapshot to `model.keras`; goes on where a killed training stopped.
+
+    Args:
+        snapshot: the snapshot's folder.
+        recipe: how to train.
+        folder: the run's.
+    """
+    with use_runtime():
+        return _fit(snapshot, recipe, folder)
+
+
+@task(name="judge")
+def _judge(snapshot: Path, recipe: Recipe, folder: Path) -> dict[str, float]:
+    return evaluate.metrics(_runtime.get().heavy.call(evaluate_run, snapshot, recipe, folder))
+
+
+@flow(name="evaluate", flow_run_name="evaluate {folder.name}")
+def evaluate_flow(*, snapshot: Path, recipe: Recipe, folder: Path) -> dict[str, float]:
+    """`model.keras` to its report on the test part; arguments as in `train_flow`.
+
+    Returns:
+        the metrics.
+    """
+    with use_runtime() as runtime:
+        runtime.bars.report("evaluate", 0, 1)
+        metrics = _judge(snapshot, recipe, folder)
+        runtime.bars.report("evaluate", 1, 1, note=summary(metrics))
+        return metrics
+
+
+@task(name="convert and compare")
+def _export(snapshot: Path, recipe: Recipe, folder: Path) -> ExportResult:
+    return _runtime.get().heavy.call(export_run, snapshot, recipe, folder)
+
+
+@flow(name="export", flow_run_name="export {folder.name}")
+def export_flow(*, snapshot: Path, recipe: Recipe, folder: Path) -> ExportResult:
+    """`model.keras` to `model.onnx`, past the parity gate; arguments as in `train_flow`.
+
+    Raises:
+        ParityFailed: the two don't answer alike.
+    """
+    with use_runtime() as runtime:
+        runtime.bars.report("export", 0, 1)
+        result = _export(snapshot, recipe, folder)
+        note = f"as Keras within {result.parity.max_abs_diff:.1e} on {result.parity.rows} images"
+        runtime.bars.report("export", 1, 1, note=note)
+        return result
+
+
+@task(name="publish", **RETRIED)
+def _publish(folder: Path, models: Path, name: str) -> int:
+    return publish_run(folder, models, name=name, run=folder.name)
+
+
+@flow(name="publish", flow_run_name="publish {name}")
+def publish_flow(*, folder: Path, models: Path, name: str) -> int:
+    """An exported run to the newest version of its model.
+
+    Args:
+        folder: the run's.
+        models: the repository.
+        name: of the model.
+
+    Returns:
+        The version.
+    """
+    with use_runtime() as runtime:
+        runtime.bars.report("publish", 0, 1)
+        version = _publish(folder, models, name)
+        runtime.bars.report("publish", 1, 1, note=f"{name} version {version}")
+        return version
+
+
+# ---- all of it ----------------------------------------------------------------------------------
+
+
+@flow(name="calotype", flow_run_name="{name}")
+def pipeline_flow(*, source: str, name: str, dataset: str, recipe: Recipe, workspace: Path) -> Outcome:
+    """SOURCE to a published model: ingest, split, train, evaluate, export, publish.
+
+    Args:
+        source: a folder, a URL, or the name of a known set.
+        name: of the model.
+        dataset: its name in the workspace.
+        recipe: what to make of it.
+        workspace: the workspace's folder.
+    """
+    with use_runtime():
+        ingested = ingest_flow(source=source, dataset=dataset, recipe=recipe, workspace=workspace)
+        record, seconds = _learn(
+            Snapshot.open(ingested.path), model=name, recipe=recipe, workspace=Workspace(workspace), publish=True
+        )
+        return Outcome(record, ingested, seconds=ingested.seconds | seconds)
+
+
+@flow(name="learn", flow_run_name="{name}")
+def learn_flow(*, dataset: str, name: str, recipe: Recipe, workspace: Path) -> RunRecord:
+    """An ingested dataset to a trained, judged and exported run, not published.
+
+    Args:
+        dataset: its name in the workspace.
+        name: of the model to be.
+        recipe: what to make of it.
+        workspace: the workspace's folder.
+    """
+    place = Workspace(workspace)
+    with use_runtime():
+        snapshot = Snapshot.open(current(place.datasets / dataset))
+        return _learn(snapshot, model=name, recipe=recipe, workspace=place, publish=False)[0]
+
+
+def _learn(
+    snapshot: Snapshot, *, model: str, recipe: Recipe, workspace: Workspace, publish: bool
+) -> tuple[RunRecord, dict[str, float]]:
+    """The record of the run that this work needed, and the seconds it took; none when it was done before."""
+    key = RunKey(snapshot=snapshot.id, model=model, recipe=recipe.digest())
+    known = finished_run(workspace, key)
+    if known is not None:
+        return known, {}
+    asked = RunRecord(
+        run="",
+        state="started",
+        key=key,
+        dataset=snapshot.dataset,
+        snapshot_path=str(snapshot.path),
+        recipe=recipe.to_dict(),
+        images={part: snapshot.counts[part] for part in COUNTED},
+    )
+    clock = Clock()
+    with start_run(workspace, asked) as run:
+        try:
+            _stages(run, clock, recipe=recipe, models=workspace.models if publish else None)
+        except Refused as refusal:
+            run.update(state="refused", reason=str(refusal))
+        except Exception as error:
+            run.update(state="failed", reason=str(error))
+            raise
+        finally:
+            run.update(seconds=clock.seconds)
+        _show_in_prefect(run)
+        return run.record, clock.seconds
+
+
+def _stages(run: Run, clock: Clock, *, recipe: Recipe, models: Path | None) -> None:
+    """Train, evaluate, export, and publish where a repository is given."""
+    work: Any = {"snapshot": Path(run.record.snapshot_path), "recipe": recipe, "folder": run.folder}
+    with clock.stage("train"):
+        trained = train_flow(**work)
+    clock.add("fit", trained.fit_seconds)
+    with clock.stage("evaluate"):
+        run.update(metrics=evaluate_flow(**work))
+    with clock.stage("export"):
+        export_flow(**work)
+    with clock.stage("report"):
+        run.update(report=str(report.write(run.folder, run.record)))
+    if models is None:
+        run.update(state="trained")
+        return
+    with clock.stage("publish"):
+        version = publish_flow(folder=run.folder, models=models, name=run.record.key.model)
+    run.update(state="published", version=version, reason=None)
+
+
+@flow(name="publish run", flow_run_name="{run}")
+def publish_run_flow(*, run: str, workspace: Path) -> RunRecord:
+    """A run that was trained without being published, to the newest version of its model.
+
+    Args:
+        run: its id.
+        workspace: the workspace's folder.
+    """
+    place = Workspace(workspace)
+    with use_runtime(), reopen_run(place, run) as held:
+        version = publish_flow(folder=held.folder, models=place.models, name=held.record.key.model)
+        held.update(state="published", version=version, reason=None)
+        return held.record
+
+
+def summary(metrics: dict[str, float]) -> str:
+    """The one or two numbers of a run that a person asks for first."""
+    if "accuracy" in metrics:
+        return f"accuracy {metrics['accuracy']:.4f}"
+    return (
+        f"binary cross-entropy {metrics['binary_crossentropy']:.4f}, squared error {metrics['mean_squared_error']:.4f}"
+    )
+
+
+def _show_epoch(bars: ProgressBars, news: dict[str, Any]) -> None:
+    figures = [f"{name} {news[name]:.4f}" for name in ("loss", "val_loss", "val_accuracy") if name in news]
+    bars.report("train", int(news["epoch"]), int(news["epochs"]), note=", ".join(figures))
+
+
+def _show_in_prefect(run: Run) -> None:
+    """What a person looks for in Prefect's page: a summary, the metrics, and the curve."""
+    slug = re.sub(r"[^a-z0-9]+", "-", run.record.key.model.lower()).strip("-") or "model"
+    create_markdown_artifact(report.markdown(run.record), key=f"{slug}-summary", description="What came of the run")
+    rows = [{"metric": name, "value": value} for name, value in run.record.metrics.items()]
+    create_table_artifact(rows, key=f"{slug}-metrics", description="On the test part")
+    curve = report.curve(run.folder)
+    if curve is not None:
+        create_image_artifact(report.data_url(curve), key=f"{slug}-curve", description="Loss by epoch")
