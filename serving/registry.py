@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from serving import logs, repository
 from serving.batcher import Batcher
-from serving.errors import BadRepository, CalotypeError, ModelNotFound, ModelNotReady
+from serving.errors import BadRepository, CalotypeError, Draining, ModelNotFound, ModelNotReady
 from serving.plan import decide
 from serving.served import Handle, ModelStatus, Served
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["Handle", "ModelStatus", "Registry"]
 
 log = logs.logger("registry")
+
+_PATIENCE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class Registry:
         Raises:
             BadRepository: there is no such folder.
         """
-        repository.scan(self._models)
+        self._note(repository.scan(self._models))
         self._keeper.start()
 
     def stop(self, drain_seconds: float) -> None:
@@ -145,17 +147,23 @@ class Registry:
                 statuses.setdefault(key, ModelStatus(*key, state="End", bundle=None, reason=failure.reason))
         return [statuses[key] for key in sorted(statuses)]
 
-    def load(self, name: str) -> Future[None]:
-        """Load a model's newest version now, failed and unloaded ones too; the future fails if that fails."""
-        return self._order(partial(self._load_now, name))
+    def load(self, name: str) -> None:
+        """Load a model's newest version now, failed and unloaded ones too; blocks until it is served.
 
-    def unload(self, name: str) -> Future[None]:
-        """Unload a model; it stays unloaded, whatever appears on disk, until `load`."""
-        return self._order(partial(self._unload_now, name))
+        Raises:
+            ModelNotFound: no such model in the repository.
+            ModelNotReady: none of its versions loads.
+            Draining: the registry stopped meanwhile.
+        """
+        self._order(partial(self._load_now, name))
 
-    def poll(self) -> Future[None]:
-        """Look at the repository now instead of at the end of the pause."""
-        return self._order(self._look)
+    def unload(self, name: str) -> None:
+        """Unload a model; it stays unloaded, whatever appears on disk, until `load`. Raises as `load` does."""
+        self._order(partial(self._unload_now, name))
+
+    def poll(self) -> None:
+        """Look at the repository now instead of at the end of the pause; blocks until that is done."""
+        self._order(self._look)
 
     def watch(self, callback: Callable[[str, bool], None]) -> None:
         """Call `callback(name, ready)` for every model now, and whenever that changes, from the keeper's thread."""
@@ -179,21 +187,23 @@ class Registry:
                 if order is not None:
                     order()
 
-    def _order(self, work: Callable[[], None]) -> Future[None]:
-        future: Future[None] = Future()
+    def _order(self, work: Callable[[], None]) -> None:
+        """Have the keeper do something, and wait for it."""
+        done: Future[None] = Future()
 
         def carry_out() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
             try:
                 work()
             except Exception as error:  # noqa: BLE001 - whoever ordered gets it
-                future.set_exception(error)
+                done.set_exception(error)
             else:
-                future.set_result(None)
+                done.set_result(None)
 
         self._orders.put(carry_out)
-        return future
+        while not wait([done], timeout=_PATIENCE_SECONDS).done:
+            if not self._keeper.is_alive():
+                raise Draining("The server is stopping and loads nothing any more.")
+        done.result()
 
     def _try_look(self) -> None:
         """One round of polling; whatever is wrong is logged, and the next round comes."""

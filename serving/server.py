@@ -1,0 +1,199 @@
+"""The composition root: builds the server's rooms from settings, starts, drains and stops them.
+
+Start: bind both ports (whatever is taken fails before any model is loaded), then load, then say ready. Stop is the
+reverse: not ready at once, no new calls, accepted ones finish, then models, then the ports' last threads.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import ipaddress
+import logging
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Self
+
+from serving import loading, logs
+from serving.decoder import Decoder
+from serving.http import HttpPort
+from serving.inference import InferenceService
+from serving.interceptors import Desk
+from serving.registry import Registry
+from serving.row_queue import BatchLimits
+from serving.service import PredictionService
+from serving.session import available_cpus
+from serving.telemetry import Telemetry
+from serving.transport.aio import AioTransport
+from serving.transport.face import Options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from serving.repository import Version
+    from serving.settings import ServeSettings
+    from serving.transport.face import Transport
+
+log = logs.logger("server")
+
+
+class Server:
+    """One prediction server, a context manager: whatever happens, `stop` leaves nothing running.
+
+    Args:
+        settings: all that may be chosen.
+    """
+
+    # Mutable: `_draining` and `_stopped`, set once each.
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self._settings = settings
+        cpus = available_cpus()
+        threads = max(1, cpus // settings.executors)
+
+        def load(version: Version) -> loading.Loaded:
+            return loading.load(version, threads=threads, max_batch_rows=settings.max_batch_rows)
+
+        self.telemetry = Telemetry()
+        self.registry = Registry(
+            settings.models,
+            load=load,
+            limits=_limits(settings),
+            executors=settings.executors,
+            poll_seconds=settings.poll_seconds,
+            telemetry=self.telemetry,
+        )
+        self._decoder = Decoder(
+            threads=cpus,
+            max_image_pixels=settings.max_image_pixels,
+            max_queue_rows=settings.max_queue_rows,
+            telemetry=self.telemetry,
+        )
+        self._inference = InferenceService(
+            self.registry,
+            self._decoder,
+            self.telemetry,
+            version=importlib.metadata.version("calotype"),
+            max_batch_rows=settings.max_batch_rows,
+        )
+        methods = (*PredictionService(self.registry, self._decoder).methods(), *self._inference.methods())
+        self._transport: Transport = AioTransport(methods, Desk(self.telemetry), _options(settings))
+        self._http = HttpPort(
+            host=settings.host,
+            port=settings.http_port,
+            metrics=self.telemetry.exposition,
+            ready=lambda: self.registry.ready() and not self._draining.is_set(),
+        )
+        self._draining = threading.Event()
+        self._stopped = threading.Event()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop(drain_seconds=0)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def addresses(self) -> tuple[str, str]:
+        """Of gRPC and of HTTP, with the ports really bound."""
+        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+        return f"grpc://{host}:{self._transport.port}", f"http://{host}:{self._http.port}"
+
+    def start(self) -> None:
+        """Listen, and load what is in the repository; returns as soon as both are done.
+
+        Raises:
+            BadRepository: there is no such folder.
+            BadSetting: a port can't be bound.
+        """
+        _warn_if_open(self._settings.host)
+        self._http.start()
+        self._transport.start()
+        self._transport.set_health("", serving=False)
+        self.registry.watch(lambda name, ready: self._transport.set_health(name, serving=ready))
+        self.registry.start()
+        self.registry.wait_ready()
+        self._transport.set_health("", serving=True)
+
+    def stop(self, drain_seconds: float | None = None) -> None:
+        """Say not ready, let accepted calls finish for so long, and end everything; may be called twice."""
+        self._draining.set()
+        if self._stopped.is_set():
+            return
+        self._stopped.set()
+        grace = self._settings.drain_seconds if drain_seconds is None else drain_seconds
+        end = time.monotonic() + grace
+        logs.event(log, "draining", seconds=grace)
+        self._transport.drain_and_stop(grace)
+        self.registry.stop(max(0.0, end - time.monotonic()))
+        self._decoder.close()
+        self._inference.close()
+        self._http.stop()
+        logs.event(log, "stopped")
+
+
+def run(settings: ServeSettings, *, say: Callable[[str], None]) -> int:
+    """Serve until SIGTERM or Ctrl-C; returns the exit status.
+
+    Args:
+        settings: all that may be chosen.
+        say: told the one line with the addresses, once calls may come.
+    """
+    logs.configure(form=settings.log_format, level=settings.log_level)
+    asked: list[int] = []
+    stop = threading.Event()
+
+    def on_signal(number: int, _frame: object) -> None:
+        # Who asks twice doesn't want to wait for the drain.
+        signal.signal(number, signal.SIG_DFL)
+        asked.append(number)
+        stop.set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with Server(settings) as server:
+            if not stop.is_set():
+                say("calotype serving on " + " ".join(server.addresses))
+            stop.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 130 if asked[0] == signal.SIGINT else 0
+
+
+def _limits(settings: ServeSettings) -> BatchLimits:
+    return BatchLimits(
+        max_batch_rows=settings.max_batch_rows,
+        max_wait_ms=settings.max_wait_ms,
+        max_queue_rows=settings.max_queue_rows,
+        max_queue_bytes=settings.max_queue_bytes,
+    )
+
+
+def _options(settings: ServeSettings) -> Options:
+    return Options(
+        host=settings.host,
+        port=settings.port,
+        max_message_bytes=settings.max_message_bytes,
+        max_streams=settings.max_streams,
+    )
+
+
+def _warn_if_open(host: str) -> None:
+    try:
+        closed = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        closed = host == "localhost"
+    if not closed:
+        logs.event(
+            log,
+            "open_to_the_network",
+            level=logging.WARNING,
+            host=host,
+            advice="anybody who reaches this address may call it: there is neither TLS nor a token",
+        )
