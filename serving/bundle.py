@@ -15,6 +15,7 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from serving import onnx_metadata
 from serving.bundle_config import config_text
 from serving.bundle_json import SCHEMA_VERSION, Bundle, Parity, Task, TensorSpec, Threshold, from_json
 from serving.errors import BadBundle, BadInput, BadRepository
@@ -255,7 +256,7 @@ def _write_version(folder: Path, bundle: Bundle, model: bytes) -> None:
     text = bundle.to_json().encode()
     folder.mkdir()
     lines = [
-        f"{_write(folder / MODEL, model, _metadata(METADATA_KEY.encode(), text))}  {MODEL}\n",
+        f"{_write(folder / MODEL, onnx_metadata.replaced(model, METADATA_KEY, text))}  {MODEL}\n",
         f"{_write(folder / JSON, text)}  {JSON}\n",
     ]
     _sync(folder)
@@ -263,16 +264,13 @@ def _write_version(folder: Path, bundle: Bundle, model: bytes) -> None:
     _sync(folder)
 
 
-def _write(path: Path, *parts: bytes) -> str:
+def _write(path: Path, content: bytes) -> str:
     """Write a new file through to the disk; returns its sha256."""
-    digest = hashlib.sha256()
     with path.open("xb") as file:
-        for part in parts:
-            digest.update(part)
-            file.write(part)
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    return digest.hexdigest()
+    return hashlib.sha256(content).hexdigest()
 
 
 def _write_at_once(path: Path, text: str) -> None:
@@ -287,23 +285,6 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _metadata(key: bytes, value: bytes) -> bytes:
-    """A `metadata_props` entry (field 14 of ModelProto), which merges into a model by being appended to it."""
-
-    def part(field_number: int, content: bytes) -> bytes:
-        return bytes([field_number << 3 | 2]) + _varint(len(content)) + content
-
-    return part(14, part(1, key) + part(2, value))
-
-
-def _varint(number: int) -> bytes:
-    groups = []
-    while number > 0x7F:  # noqa: PLR2004  seven bits to a byte
-        groups.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*groups, number])
 
 
 def _why(error: OSError) -> str:

@@ -52,7 +52,7 @@ class Session:
         BadBundle: the file is missing, is no ONNX model, or holds something that onnxruntime can't run.
     """
 
-    __slots__ = ("_input_specs", "_output_names", "_session", "inputs", "metadata", "outputs", "threads")
+    __slots__ = ("_dtypes", "_input_specs", "_output_names", "_session", "inputs", "metadata", "outputs", "threads")
 
     def __init__(self, model: Path | bytes, *, threads: int | None = None) -> None:
         self.threads = available_cpus() if threads is None else threads
@@ -62,6 +62,7 @@ class Session:
         self.outputs = tuple(_spec(node, where) for node in self._session.get_outputs())
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self._input_specs = {spec.name: spec for spec in self.inputs}
+        self._dtypes = {s.name: np.dtype("O" if s.dtype == "string" else s.dtype) for s in self.inputs}
         self._output_names = [spec.name for spec in self.outputs]
 
     def run(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
@@ -101,7 +102,8 @@ class Session:
         if feeds.keys() != specs.keys():
             raise BadInput(f"The model takes the inputs {_names(specs)}. Received: {_names(feeds)}")
         for name, array in feeds.items():
-            check(specs[name], array)
+            if array.dtype is not self._dtypes[name] or not _fits(specs[name].shape, array.shape):
+                check(specs[name], array)
         for name in outputs:
             if name not in self._output_names:
                 raise BadInput(f"The model has no output {name!r}; it has {_names(self._output_names)}.")
@@ -114,13 +116,20 @@ def check(spec: TensorSpec, array: NDArray[Any]) -> None:
         BadInput: another dtype, number of dimensions, or size of a fixed dimension.
     """
     dtype, shape = array.dtype, array.shape
-    if dtype.name != spec.dtype and not (spec.dtype == "string" and dtype.kind in "OUST"):
-        raise BadInput(f"The input {spec.name!r} is of type {spec.dtype}. Received: {dtype.name}")
-    fits = len(shape) == len(spec.shape) and all(
-        wanted is None or wanted == got for wanted, got in zip(spec.shape, shape, strict=True)
-    )
-    if not fits:
+    right = dtype.kind in "OUST" if spec.dtype == "string" else dtype.name == spec.dtype and dtype.isnative
+    if not right:
+        raise BadInput(f"The input {spec.name!r} is of type {spec.dtype}. Received: {dtype}")
+    if not _fits(spec.shape, shape):
         raise BadInput(f"The input {spec.name!r} has the shape {_shape(spec.shape)}. Received: {_shape(shape)}")
+
+
+def _fits(wanted: tuple[int | None, ...], shape: tuple[int, ...]) -> bool:
+    if len(wanted) != len(shape):
+        return False
+    for size, got in zip(wanted, shape, strict=True):  # noqa: SIM110  `all` costs as much again, at every call
+        if size is not None and size != got:
+            return False
+    return True
 
 
 def available_cpus(root: Path = Path("/")) -> int:

@@ -36,6 +36,18 @@ def test_a_published_model_still_loads_and_carries_its_bundle(tmp_path):
     onnx.checker.check_model(onnx.load(folder / bundles.MODEL))
 
 
+def test_publishing_what_was_published_replaces_its_metadata(tmp_path):
+    """A model that already carries a bundle gets the new one instead, and stays valid to ONNX's own checker."""
+    bundle, model = fake_models.classifier()
+    bundles.publish(tmp_path, bundle, model)
+    again = (tmp_path / "digits" / "1" / bundles.MODEL).read_bytes()
+    assert bundles.publish(tmp_path, bundle, again) == 2
+    path = tmp_path / "digits" / "2" / bundles.MODEL
+    assert json.loads(Session(path).metadata["calotype"])["version"] == 2
+    onnx.checker.check_model(onnx.load(path))
+    assert onnx.load(path).graph == onnx.load_from_string(model).graph
+
+
 def test_only_the_wanted_outputs_are_returned():
     """Named outputs come alone."""
     _, model = fake_models.reconstructor()
