@@ -92,7 +92,7 @@ class InferenceService:
                 for status in self._registry.models()
                 if status.name == request.name and status.state == "Available"
             ]
-            return answered(model_card.metadata(handle, sorted(versions)))
+            return answered(model_card.metadata(handle, versions))
 
     def model_config(self, request: v2.ModelConfigRequest, call: Call) -> Future[v2.ModelConfigResponse]:
         """The configuration of a version."""
@@ -106,7 +106,7 @@ class InferenceService:
                 pass
         wanted = _number(request.version)
         response = v2.ModelStatisticsResponse()
-        for status in sorted(self._registry.models(), key=lambda status: (status.name, status.version)):
+        for status in self._registry.models():
             if request.name in ("", status.name) and wanted in (0, status.version):
                 counted = self._telemetry.statistics(model=status.name, version=status.version)
                 response.model_stats.append(model_card.statistics(status.name, status.version, counted))
@@ -115,10 +115,10 @@ class InferenceService:
     def index(self, request: v2.RepositoryIndexRequest, _call: Call) -> Future[v2.RepositoryIndexResponse]:
         """The versions that the registry knows of."""
         response = v2.RepositoryIndexResponse()
-        for status in sorted(self._registry.models(), key=lambda status: (status.name, status.version)):
+        for status in self._registry.models():
             state = model_card.STATES.get(status.state, "UNAVAILABLE")
             if state == "READY" or not request.ready:
-                response.models.add(name=status.name, version=str(status.version), state=state)
+                response.models.add(name=status.name, version=str(status.version), state=state, reason=status.reason)
         return answered(response)
 
     def load(self, request: v2.RepositoryModelLoadRequest, call: Call) -> Future[v2.RepositoryModelLoadResponse]:
@@ -129,14 +129,16 @@ class InferenceService:
                 "A load with parameters is refused: a repository is changed by publishing into it. "
                 f"Received: {', '.join(sorted(request.parameters))}"
             )
-        loading = self._loader.submit(self._registry.load, request.model_name)
-        return _then(loading, lambda _: v2.RepositoryModelLoadResponse())
+        return _then(
+            self._loader.submit(self._registry.load, request.model_name), lambda _: v2.RepositoryModelLoadResponse()
+        )
 
     def unload(self, request: v2.RepositoryModelUnloadRequest, call: Call) -> Future[v2.RepositoryModelUnloadResponse]:
         """Unload a model until it is loaded again."""
         call.model = request.model_name
-        unloading = self._loader.submit(self._registry.unload, request.model_name)
-        return _then(unloading, lambda _: v2.RepositoryModelUnloadResponse())
+        return _then(
+            self._loader.submit(self._registry.unload, request.model_name), lambda _: v2.RepositoryModelUnloadResponse()
+        )
 
     def infer(self, request: v2.ModelInferRequest, call: Call) -> Future[v2.ModelInferResponse]:
         """The outputs for some inputs; encoded files in a uint8 `image` are decoded first."""
@@ -194,11 +196,7 @@ class InferenceService:
 
     def _acquire(self, name: str, version: str, call: Call) -> Handle:
         call.model = name
-        try:
-            handle = self._registry.acquire(name, _number(version))
-        except ModelNotFound as error:
-            # Triton's own health example looks for the first words.
-            raise ModelNotFound(f"Request for unknown model: {error}") from error
+        handle = self._registry.acquire(name, _number(version))
         call.version = handle.version
         return handle
 

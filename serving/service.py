@@ -93,8 +93,7 @@ class PredictionService:
 
     def list_models(self, _request: v1.ListModelsRequest, _call: Call) -> Future[v1.ListModelsResponse]:
         """Every version that the registry knows of."""
-        known = sorted(self._registry.models(), key=lambda status: (status.name, status.version))
-        return answered(v1.ListModelsResponse(models=[_info(status) for status in known]))
+        return answered(v1.ListModelsResponse(models=[_info(status) for status in self._registry.models()]))
 
     def methods(self) -> tuple[Method, ...]:
         """The service as a transport serves it."""

@@ -102,7 +102,8 @@ class AioTransport:
         names = [*dict.fromkeys(method.service for method in self._methods)]
         names += [health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, server)
-        address = f"{options.host}:{options.port}"
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        address = f"{host}:{options.port}"
         try:
             if options.credentials is None:
                 self._port = server.add_insecure_port(address)

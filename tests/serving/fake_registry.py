@@ -32,6 +32,7 @@ class FakeHandle:
     session: Session
     registry: FakeRegistry
     state: str = "Available"
+    reason: str = ""
     open: int = 0
 
     @property
@@ -81,11 +82,11 @@ class FakeRegistry:
         known = [number for known_name, number in self.handles if known_name == name]
         number = version or max(known, default=0)
         if (name, number) not in self.handles:
-            raise ModelNotFound(f"There is no model {name!r} version {version}.")
+            raise ModelNotFound(f"Request for unknown model: there is no {name!r} version {version}.")
         return self.handles[name, number]
 
     def models(self) -> list[FakeHandle]:
-        return list(self.handles.values())
+        return [self.handles[key] for key in sorted(self.handles)]
 
     def ready(self) -> bool:
         return self.is_ready

@@ -1,0 +1,140 @@
+"""What the transport itself owes: bad bytes, limits, health, reflection, drain."""
+
+from __future__ import annotations
+
+import threading
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from serving.codec import pixel_block
+from serving.errors import BadSetting
+from serving.service import PredictionService
+from serving.transport.aio import AioTransport
+from serving.transport.face import Options
+from serving.v1 import prediction_pb2 as v1
+from serving.v1 import prediction_pb2_grpc as v1_grpc
+from tests.serving.fake_models import pixels
+from tests.serving.fake_registry import served, two_models
+from tests.serving.test_predictions_wire import request, wait_until
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+
+
+@pytest.fixture
+def rig():
+    with served(two_models(), max_message_bytes=4096, max_streams=1) as rig:
+        yield rig
+
+
+@pytest.fixture
+def channel(rig):
+    with grpc.insecure_channel(rig.address) as channel:
+        yield channel
+
+
+def test_bytes_that_are_no_message_are_never_unknown(channel):
+    """The caller learns that its bytes were wrong; a stream answers and goes on."""
+    call = channel.unary_unary("/calotype.v1.PredictionService/Classify")
+    with pytest.raises(grpc.RpcError) as caught:
+        call(b"\xff\xff\xff", timeout=10)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    stream = channel.stream_stream("/calotype.v1.PredictionService/StreamClassify")
+    good = request("good").SerializeToString()
+    answers = [v1.ClassifyResponse.FromString(a) for a in stream(iter([b"\xff\xff", good]), timeout=10)]
+    assert [(a.request_id, a.error.code) for a in answers] == [("", "INVALID_ARGUMENT"), ("good", "")]
+
+
+def test_a_message_over_the_limit_is_refused(channel):
+    """By its size, before it is read."""
+    big = v1.ClassifyRequest(model="digits", images=v1.Images(pixels=pixel_block(pixels(200))))
+    with pytest.raises(grpc.RpcError) as caught:
+        v1_grpc.PredictionServiceStub(channel).Classify(big, timeout=10)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_streams_are_bounded(rig, channel):
+    """One more than allowed is told which setting refused it; a finished one makes room."""
+    rig.registry.hold = True
+    stub = v1_grpc.PredictionServiceStub(channel)
+    first = stub.StreamClassify(iter([request("a")]), timeout=20)
+    wait_until(lambda: rig.registry.held)
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stub.StreamClassify(iter([request("b")]), timeout=10))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "--max-streams" in caught.value.details()
+    rig.registry.answer(0)
+    assert [a.request_id for a in first] == ["a"]
+    rig.registry.hold = False
+    wait_until(lambda: not rig.transport._streams)
+    assert [a.request_id for a in stub.StreamClassify(iter([request("c")]), timeout=10)] == ["c"]
+
+
+def test_health_is_told_per_service_and_per_model(rig, channel):
+    """Check answers at once, Watch at every change."""
+    stub = health_pb2_grpc.HealthStub(channel)
+    checked = stub.Check(health_pb2.HealthCheckRequest(service="calotype.v1.PredictionService"), timeout=10)
+    assert checked.status == SERVING
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Check(health_pb2.HealthCheckRequest(service="digits"), timeout=10)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    watch = stub.Watch(health_pb2.HealthCheckRequest(service="digits"), timeout=20)
+    assert next(watch).status == UNKNOWN
+    for serving, status in ((True, SERVING), (False, NOT_SERVING)):
+        rig.transport.set_health("digits", serving=serving)
+        assert next(watch).status == status
+
+
+def test_reflection_lists_the_services(channel):
+    """So that grpcurl needs no proto files."""
+    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+    [answer] = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=10)
+    names = {service.name for service in answer.list_services_response.service}
+    assert names >= {"calotype.v1.PredictionService", "inference.GRPCInferenceService", "grpc.health.v1.Health"}
+
+
+def test_a_drain_finishes_what_was_accepted(rig, channel):
+    """Watchers hear NOT_SERVING at once, calls and streams in work are answered, then the server is gone."""
+    rig.registry.hold = True
+    stub = v1_grpc.PredictionServiceStub(channel)
+    watch = health_pb2_grpc.HealthStub(channel).Watch(
+        health_pb2.HealthCheckRequest(service="calotype.v1.PredictionService"), timeout=20
+    )
+    assert next(watch).status == SERVING
+    unary = stub.Classify.future(request("unary"), timeout=20)
+    hold_open = threading.Event()
+
+    def requests():
+        yield request("stream")
+        hold_open.wait(20)
+
+    stream = stub.StreamClassify(requests(), timeout=20)
+    wait_until(lambda: len(rig.registry.held) == 2)
+    stopping = threading.Thread(target=rig.transport.drain_and_stop, args=(20.0,))
+    stopping.start()
+    assert [answer.status for answer in watch] == [NOT_SERVING]
+    rig.registry.answer(0)
+    rig.registry.answer(1)
+    assert unary.result().request_id == "unary"
+    assert next(stream).request_id == "stream"
+    with pytest.raises(grpc.RpcError) as caught:
+        next(stream)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    hold_open.set()
+    stopping.join(10)
+    assert not stopping.is_alive()
+    rig.transport.drain_and_stop(0.0)
+
+
+def test_a_port_in_use_is_one_sentence(rig):
+    """A second server on the port must not share its callers."""
+    port = int(rig.address.rpartition(":")[2])
+    methods = PredictionService(rig.registry, None).methods()
+    second = AioTransport(methods, None, Options(port=port))
+    with pytest.raises(BadSetting, match="--port"):
+        second.start()
+    second.drain_and_stop(0.0)
