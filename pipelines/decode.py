@@ -12,7 +12,7 @@ from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
-from pipelines.journal import COLUMNS, Canvas, Chunk, Shelf, chunked, decode_chunk, published
+from pipelines.journal import COLUMNS, Canvas, Chunk, Shelf, chunked, decode_chunk, published, read_all
 from serving import images
 from serving.errors import BadInput
 
@@ -62,7 +62,7 @@ def still_true(outcome: Outcome | None, found: Found) -> bool:
 def decode_all(
     todo: Sequence[Found],
     *,
-    root: Path,
+    root: str,
     canvas: Canvas,
     journal: Path,
     workers: int | None,
@@ -79,9 +79,10 @@ def decode_all(
     per_chunk = max(SMALLEST_CHUNK_FILES, min(CHUNK_FILES, math.ceil(len(missing) / (4 * max(1, count)))))
     chunks = [
         Chunk(
-            root=str(root),
+            root=root,
             names=tuple(found.name for found in part),
             paths=tuple(found.path for found in part),
+            stamps=tuple((found.size, found.mtime_ns) for found in part),
             canvas=canvas,
             journal=journal,
         )
@@ -144,22 +145,17 @@ def sweep(journal: Path) -> None:
 # ---- size and channels -------------------------------------------------------------------------
 
 
-def guess_size(todo: Sequence[Found], *, root: Path, max_pixels: int) -> tuple[int, int]:
+def guess_size(todo: Sequence[Found], *, root: str, max_pixels: int) -> tuple[int, int]:
     """The commonest size in a sample; decoding everything shows whether it was right."""
-    step = max(1, len(todo) // SAMPLE_FILES)
+    sample = todo[:: max(1, len(todo) // SAMPLE_FILES)]
     sizes = []
-    for found in todo[::step]:
+    for read in read_all(root, [one.name for one in sample], [(one.size, one.mtime_ns) for one in sample]):
         try:
-            with open(f"{root}/{found.name}", "rb", opener=_without_waiting) as file:
-                decoded = images.decode(file.read(), max_pixels=max_pixels)
-        except (OSError, BadInput, MemoryError):
+            decoded = images.decode(read.data or b"", max_pixels=max_pixels)
+        except (BadInput, MemoryError):
             continue
         sizes.append((decoded.height, decoded.width))
     return commonest_size(sizes) or (1, 1)
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def commonest_size(sizes: Iterable[tuple[int, int]]) -> tuple[int, int] | None:

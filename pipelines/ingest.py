@@ -5,7 +5,6 @@ Two stages, each a plain function that may be run again: `scan.scan_and_decode`,
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -116,6 +115,7 @@ def split_and_seal(staged: Staged, *, progress: Progress = silent) -> IngestResu
             dataset = _seal(staged, dataset, progress=progress)
         if dataset is None:
             raise PipelineError(f"The dataset {folder.name!r} is gone. Ingest again.")
+        ledger.sweep(folder, dataset)
     return _result(staged, dataset, seconds={"ingest": staged.seconds, "split": time.perf_counter() - started})
 
 
@@ -164,8 +164,6 @@ def _seal(staged: Staged, dataset: Dataset | None, *, progress: Progress) -> Dat
         near_duplicates=parting.near_duplicates,
     )
     state.write(folder)
-    ledger.remove_old_ledgers(folder, keep=state.ledger)
-    shutil.rmtree(folder / ledger.JOURNAL, ignore_errors=True)
     progress("seal", len(parts), len(parts))
     return state
 

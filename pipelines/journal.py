@@ -80,12 +80,13 @@ class Canvas:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Work for one task: files of one folder to decode.
+    """Work for one task: files of one source to decode.
 
     Attributes:
-        root: the source's folder.
+        root: the source's folder, or its URL.
         names: of the files, as the system knows them, relative to `root`.
         paths: the same files as manifests name them.
+        stamps: size and mtime_ns of each, as listed; a local file's are taken anew when it is read.
         canvas: how to store their pixels.
         journal: the folder to publish in.
     """
@@ -93,6 +94,7 @@ class Chunk:
     root: str
     names: tuple[str, ...]
     paths: tuple[str, ...]
+    stamps: tuple[tuple[int, int], ...]
     canvas: Canvas
     journal: Path
 
@@ -138,12 +140,17 @@ def decode_chunk(chunk: Chunk) -> Path:
     shelf = Shelf(canvas=chunk.canvas.key())
     writers = _Writers(chunk.journal, stem)
     try:
-        for name, path in zip(chunk.names, chunk.paths, strict=True):
-            _append(shelf.columns, _decode_one(chunk, name=name, path=path, writers=writers))
+        for path, read in zip(chunk.paths, read_all(chunk.root, chunk.names, chunk.stamps), strict=True):
+            _append(shelf.columns, _decode_one(path, read, canvas=chunk.canvas, writers=writers))
         shelf.rows = writers.publish()
         return _publish_json(chunk.journal / f"{stem}.json", asdict(shelf))
     finally:
         writers.discard()
+
+
+def is_url(root: str) -> bool:
+    """Whether a source's root is a URL for fsspec, and no local folder."""
+    return "://" in root
 
 
 def published(journal: Path) -> Iterator[tuple[Path, Shelf]]:
@@ -192,46 +199,81 @@ class _Writers:
         self._open = {}
 
 
-def _decode_one(chunk: Chunk, *, name: str, path: str, writers: _Writers) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A file that was read, or why it couldn't be.
+
+    Attributes:
+        size: bytes.
+        mtime_ns: of its last change.
+        data: all of it, or None.
+        trouble: why there is no data.
+    """
+
+    size: int
+    mtime_ns: int
+    data: bytes | None
+    trouble: str | None = None
+
+
+def read_all(root: str, names: Sequence[str], stamps: Sequence[tuple[int, int]]) -> Iterator[Read]:
+    """The bytes of each file, in order, below a local folder or a URL."""
+    if not is_url(root):
+        for name, stamp in zip(names, stamps, strict=True):
+            yield _read_local(f"{root}/{name}", stamp)
+        return
+    from pipelines.remote import contents  # noqa: PLC0415 - workers on local folders start without fsspec
+
+    sizes = [size if size <= MAX_FILE_BYTES else 0 for size, _ in stamps]
+    for (size, mtime_ns), got in zip(stamps, contents(root, names, sizes), strict=True):
+        if isinstance(got, Exception):
+            yield Read(size, mtime_ns, None, f"can't be read: {got or type(got).__name__}")
+        else:
+            yield Read(size, mtime_ns, got)
+
+
+def _decode_one(path: str, read: Read, *, canvas: Canvas, writers: _Writers) -> dict[str, Any]:
     """The columns of one file; an unreadable one has a reason and no content hash."""
     entry: dict[str, Any] = dict.fromkeys(COLUMNS)
-    entry.update(path=path, size=0, mtime_ns=0)
+    entry.update(path=path, size=read.size, mtime_ns=read.mtime_ns)
+    if read.data is None:
+        return entry | {"reason": read.trouble}
+    entry["file_hash"] = hashlib.sha256(read.data).hexdigest()
     try:
-        data, entry["size"], entry["mtime_ns"] = _read(f"{chunk.root}/{name}")
-    except OSError as error:
-        return entry | {"reason": f"can't be read: {error.strerror or error}"}
-    except BadInput as error:
-        return entry | {"reason": str(error)}
-    entry["file_hash"] = hashlib.sha256(data).hexdigest()
-    try:
-        decoded = images.decode(data, max_pixels=chunk.canvas.max_pixels)
+        decoded = images.decode(read.data, max_pixels=canvas.max_pixels)
         pixels = decoded.pixels
         entry["content_hash"] = images.content_hash(pixels)
         if gray := images.is_gray(pixels):
             pixels = pixels[..., :1]
-        fitted = images.fit(pixels, chunk.canvas.spec(gray=gray))
+        fitted = images.fit(pixels, canvas.spec(gray=gray))
     except BadInput as error:
-        return entry | {"reason": str(error)}
+        return entry | {"reason": str(error), "content_hash": None}
     except MemoryError:
-        return entry | {"reason": "needs more memory than there is"}
+        return entry | {"reason": "needs more memory than there is", "content_hash": None}
     entry.update(format=decoded.format, mode=decoded.mode, width=decoded.width, height=decoded.height)
     entry["shard"], entry["offset"] = writers.append(fitted)
     return entry
 
 
-def _read(path: str) -> tuple[bytes, int, int]:
+def _read_local(path: str, stamp: tuple[int, int]) -> Read:
     """A file's bytes, size and time of change; never waits for a pipe that took the file's place."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        return Read(*stamp, None, f"can't be read: {error.strerror}")
     try:
         status = os.fstat(descriptor)
-        if status.st_size > MAX_FILE_BYTES:
-            raise BadInput(f"The file has {status.st_size} bytes; at most {MAX_FILE_BYTES} are read.")
-        data = os.read(descriptor, status.st_size + 1)
-        while len(data) < status.st_size and (more := os.read(descriptor, status.st_size - len(data) + 1)):
+        size, mtime_ns = status.st_size, status.st_mtime_ns
+        if size > MAX_FILE_BYTES:
+            return Read(size, mtime_ns, None, f"has {size} bytes; at most {MAX_FILE_BYTES} are read")
+        data = os.read(descriptor, size + 1)
+        while len(data) < size and (more := os.read(descriptor, size - len(data) + 1)):
             data += more
+    except OSError as error:
+        return Read(*stamp, None, f"can't be read: {error.strerror}")
     finally:
         os.close(descriptor)
-    return data, status.st_size, status.st_mtime_ns
+    return Read(size, mtime_ns, data)
 
 
 def _append(columns: Columns, entry: dict[str, Any]) -> None:

@@ -193,8 +193,14 @@ def forget_if_new(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def remove_old_ledgers(folder: Path, *, keep: str) -> None:
-    """Remove the ledgers that no dataset.json names any more."""
+def sweep(folder: Path, dataset: Dataset) -> None:
+    """Remove what a finished ingest no longer needs, and what killed ones left half written."""
+    shutil.rmtree(folder / JOURNAL, ignore_errors=True)
     for path in folder.glob("ledger-*.parquet"):
-        if path.name != keep:
+        if path.name != dataset.ledger:
             path.unlink(missing_ok=True)
+    for pattern in (f".{DATASET}.*", ".ledger-*", f"{SNAPSHOTS}/{dataset.snapshot}/.{manifest.MANIFEST}.*"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
+    for path in folder.glob(f"{SNAPSHOTS}/.*"):
+        shutil.rmtree(path, ignore_errors=True)

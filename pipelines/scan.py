@@ -18,8 +18,9 @@ import pyarrow as pa
 from pipelines import decode, ledger, manifest, sources
 from pipelines.dataset import Snapshot
 from pipelines.errors import BadRecipe, BadSource, EmptyFolder, PipelineError
-from pipelines.journal import COLUMNS, Canvas
+from pipelines.journal import COLUMNS, Canvas, is_url
 from pipelines.ledger import Dataset
+from pipelines.remote import walk_url
 from pipelines.walk import Found, walk
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ Progress = Callable[[str, int, int], None]
 Columns = dict[str, list[Any]]
 
 STAGED = "staged.parquet"
-KNOWN_SETS = ".known"
+KNOWN_SETS = "sources"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OUTSIDE_LABELS = "lies outside any label's folder"
 
@@ -106,16 +107,16 @@ def scan_and_decode(
 ) -> Staged:
     """List the source and decode what is new in it; arguments and errors as in `ingest`."""
     started = time.perf_counter()
-    where = sources.find(source, cache=dataset_dir.parent / KNOWN_SETS)
-    if dataset_dir.resolve().is_relative_to(where.folder):
+    where = sources.find(source, cache=dataset_dir.parents[1] / KNOWN_SETS)
+    if not is_url(where.root) and dataset_dir.resolve().is_relative_to(where.root):
         raise BadSource(
-            f"The workspace ({dataset_dir}) lies inside the source {where.folder}, which is never written to. "
+            f"The workspace ({dataset_dir}) lies inside the source {where.root}, which is never written to. "
             "Choose another --workspace."
         )
     dataset = Dataset.read(dataset_dir)
     if dataset is not None:
         _check_same(dataset, where, recipe)
-    listing = list_source(where.folder, task=task)
+    listing = list_source(where.root, task=task)
     progress("list", len(listing.found), len(listing.found))
     with dataset_held(dataset_dir):
         staged = _stage(
@@ -139,17 +140,17 @@ class Listing:
         return [found for found in self.found if found.ignored is None and found.trouble is None]
 
 
-def list_source(folder: Path, *, task: str) -> Listing:
-    """Every file below `folder`, in order of the paths.
+def list_source(root: str, *, task: str) -> Listing:
+    """Every file of a source, in order of the paths.
 
     Raises:
-        BadSource: the folder can't be listed.
+        BadSource: it can't be listed.
         EmptyFolder: it holds no file that could be an image, or for classify none in a label's folder.
     """
     try:
-        found = sorted(walk(folder), key=lambda found: found.path)
+        found = sorted(walk_url(root) if is_url(root) else walk(root), key=lambda found: found.path)
     except OSError as error:
-        raise BadSource(f"The folder {folder} can't be listed: {error.strerror}.") from error
+        raise BadSource(f"The folder {root} can't be listed: {error.strerror}.") from error
     presplit = manifest.is_presplit(found.path for found in found if found.ignored is None)
     said = [manifest.label_and_part(found.path, presplit=presplit) for found in found]
     labels = [label for label, _ in said]
@@ -163,7 +164,7 @@ def list_source(folder: Path, *, task: str) -> Listing:
     listing = Listing(found=found, labels=labels, parts=[part for _, part in said], presplit=presplit)
     if not listing.candidates:
         raise EmptyFolder(
-            f"The folder {folder} holds no image. Expected one subfolder of images per label. "
+            f"The source {root} holds no image. Expected one subfolder of images per label. "
             f"Received: {len(found)} files, none of which could be one."
         )
     return listing
@@ -225,7 +226,7 @@ def _stage(
     outcomes, canvas = _decode(todo, staged, where, canvas, workers=workers, progress=progress)
     outcomes |= {path: outcome for path, outcome in known.items() if path not in outcomes}
     if not any(decode.field_of(outcomes[found.path], "content_hash") for found in candidates):
-        raise EmptyFolder(_nothing_readable(where.folder, candidates, outcomes))
+        raise EmptyFolder(_nothing_readable(where.root, candidates, outcomes))
     manifest.write(_staged_table(listing, outcomes), journal / STAGED)
     new = sum(1 for found in listing.found if not before.has(found, outcomes.get(found.path)))
     return replace(staged, canvas=canvas, new=new, unchanged=len(listing.found) - new)
@@ -244,11 +245,11 @@ def _decode(
     recipe, journal = staged.recipe, staged.dataset_dir / ledger.JOURNAL
     chosen = canvas
     if chosen is None:
-        height, width = decode.guess_size(todo, root=where.folder, max_pixels=recipe.max_image_pixels)
+        height, width = decode.guess_size(todo, root=where.root, max_pixels=recipe.max_image_pixels)
         chosen = Canvas(height, width, recipe.channels, recipe.resize, recipe.max_image_pixels)
     while True:
         outcomes = decode.decode_all(
-            todo, root=where.folder, canvas=chosen, journal=journal, workers=workers, progress=progress
+            todo, root=where.root, canvas=chosen, journal=journal, workers=workers, progress=progress
         )
         size = decode.size_in(outcomes.values())
         if canvas is not None or size is None or size == (chosen.height, chosen.width):
@@ -256,11 +257,11 @@ def _decode(
         chosen = replace(chosen, height=size[0], width=size[1])
 
 
-def _nothing_readable(folder: Path, candidates: list[Found], outcomes: dict[str, decode.Outcome]) -> str:
+def _nothing_readable(root: str, candidates: list[Found], outcomes: dict[str, decode.Outcome]) -> str:
     first = candidates[0].path
     reason = decode.field_of(outcomes[first], "reason")
     return (
-        f"The folder {folder} holds no image that can be read. Received: {len(candidates)} files; "
+        f"The source {root} holds no image that can be read. Received: {len(candidates)} files; "
         f"of the first, {first!r}, the reason is: {reason}"
     )
 

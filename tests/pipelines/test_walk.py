@@ -14,7 +14,7 @@ from pipelines.walk import printable, walk
 
 
 def found(root):
-    return {one.path: one for one in walk(root)}
+    return {one.path: one for one in walk(str(root))}
 
 
 def touch(path, data=b"x"):

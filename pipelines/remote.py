@@ -1,0 +1,104 @@
+"""Sources behind a URL, through fsspec: what lies there, and the bytes of it.
+
+Credentials and endpoints come from where fsspec's file systems look for them themselves (environment, their own
+settings files). Knows no images.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+import fsspec
+
+from pipelines.errors import BadSource
+from pipelines.walk import Found, is_hidden_folder, printable, unusable_name, why_ignored
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+BATCH_FILES = 64
+BATCH_BYTES = 32 * 1024 * 1024
+_TIMES = ("LastModified", "mtime", "last_modified", "updated", "created")
+
+
+def walk_url(url: str) -> Iterator[Found]:
+    """Every file below a URL, outside hidden folders.
+
+    Raises:
+        BadSource: its kind is unknown or not installed, it can't be reached, or there is nothing.
+    """
+    system, root = _system(url)
+    try:
+        system.invalidate_cache()
+        entries = system.find(root, detail=True)
+    except Exception as error:  # what remote file systems raise has no common root
+        raise BadSource(f"The source {url} can't be listed ({type(error).__name__}: {error}).") from error
+    if not entries:
+        raise BadSource(f"There is nothing at {url}. Expected a folder with one subfolder of images per label.")
+    for full, entry in entries.items():
+        found = _found(full.removeprefix(root).lstrip("/"), entry)
+        if found is not None:
+            yield found
+
+
+def contents(url: str, names: Sequence[str], sizes: Sequence[int]) -> Iterator[bytes | Exception]:
+    """The bytes of files below a URL in order, or why they can't be read; many are fetched at once."""
+    system, root = _system(url)
+    for batch in _batches(names, sizes):
+        full = [f"{root}/{name}" if root else name for name in batch]
+        fetched = system.cat(full, on_error="return")
+        for path in full:
+            got = fetched.get(path, fetched.get(f"/{path}"))
+            yield got if got is not None else FileNotFoundError(2, "gone while the source was read")
+
+
+def _system(url: str) -> tuple[Any, str]:
+    try:
+        system, root = fsspec.url_to_fs(url)
+    except ImportError as error:
+        raise BadSource(f"The source {url} needs a package that isn't installed: {error}") from error
+    except ValueError as error:
+        raise BadSource(f"The source {url} is of no known kind: {error}.") from error
+    except OSError as error:
+        raise BadSource(f"The source {url} can't be opened ({type(error).__name__}: {error}).") from error
+    return system, root.rstrip("/")
+
+
+def _found(name: str, entry: dict[str, Any]) -> Found | None:
+    *folders, base = name.split("/")
+    if not base or entry.get("type") == "directory" or any(map(is_hidden_folder, folders)):
+        return None
+    ignored = why_ignored(base)
+    return Found(
+        name=name,
+        path=printable(name),
+        size=int(entry.get("size") or 0),
+        mtime_ns=_time_ns(entry),
+        ignored=ignored,
+        trouble=None if ignored else unusable_name(name),
+    )
+
+
+def _time_ns(entry: dict[str, Any]) -> int:
+    """When a file changed, as far as its file system tells; 0: it doesn't."""
+    told = next((entry[name] for name in _TIMES if entry.get(name) is not None), 0)
+    if isinstance(told, dt.datetime):
+        told = told.timestamp()
+    try:
+        return int(float(told) * 1_000_000) * 1_000
+    except (TypeError, ValueError):
+        return 0
+
+
+def _batches(names: Sequence[str], sizes: Sequence[int]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    batch_bytes = 0
+    for name, size in zip(names, sizes, strict=True):
+        if batch and (len(batch) == BATCH_FILES or batch_bytes + size > BATCH_BYTES):
+            yield batch
+            batch, batch_bytes = [], 0
+        batch.append(name)
+        batch_bytes += size
+    if batch:
+        yield batch
