@@ -18,31 +18,29 @@ SHIFT_FRACTION = 0.08
 ZOOM_FRACTION = 0.10
 
 
-def augmenter(name: str) -> Callable[[Any, Any], Any]:
-    """A function from (float images [n, h, w, c], int32 seed [2]) to images of the same shape.
+def augmenter(name: str) -> Callable[[Any, Any], Any] | None:
+    """A function from (uint8 pixels [n, h, w, c], int32 seed [2]) to pixels of the same kind.
 
     Args:
         name: none, affine, flip or affine-flip, as `config.Recipe.augment` says.
+
+    Returns:
+        None where nothing is to be done.
     """
-    return {"none": _none, "affine": _affine, "flip": _flip, "affine-flip": _both}[name]
+    return {"none": None, "affine": _affine, "flip": _flip, "affine-flip": _both}[name]
 
 
-def _none(images: Any, seed: Any) -> Any:
-    del seed
-    return images
+def _flip(pixels: Any, seed: Any) -> Any:
+    return tf.image.stateless_random_flip_left_right(pixels, seed=seed + tf.constant([0, 1]))
 
 
-def _flip(images: Any, seed: Any) -> Any:
-    return tf.image.stateless_random_flip_left_right(images, seed=seed + tf.constant([0, 1]))
+def _both(pixels: Any, seed: Any) -> Any:
+    return _flip(_affine(pixels, seed), seed)
 
 
-def _both(images: Any, seed: Any) -> Any:
-    return _flip(_affine(images, seed), seed)
-
-
-def _affine(images: Any, seed: Any) -> Any:
+def _affine(pixels: Any, seed: Any) -> Any:
     """Turn, zoom and shift about the centre; what comes in from outside is black as the border of a digit."""
-    shape = tf.shape(images)
+    shape = tf.shape(pixels)
     rows, height, width = shape[0], tf.cast(shape[1], tf.float32), tf.cast(shape[2], tf.float32)
     draws = tf.random.stateless_uniform([5, rows], seed=seed, minval=-1.0, maxval=1.0)
     turn, zoom_x, zoom_y = draws[0] * TURN_RADIANS, 1 + draws[1] * ZOOM_FRACTION, 1 + draws[2] * ZOOM_FRACTION
@@ -54,7 +52,7 @@ def _affine(images: Any, seed: Any) -> Any:
     nothing = tf.zeros_like(turn)
     matrices = tf.stack([a, b, shift_x, c, d, shift_y, nothing, nothing], axis=1)
     return tf.raw_ops.ImageProjectiveTransformV3(
-        images=images,
+        images=pixels,
         transforms=matrices,
         output_shape=shape[1:3],
         fill_value=0.0,

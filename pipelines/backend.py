@@ -1,4 +1,4 @@
-"""TensorFlow, started quietly: the one place that decides how. Imports nothing heavy before `start` is called.
+"""TensorFlow, started quietly: the one place that decides how. Imports no TensorFlow before `start` is called.
 
 `train.py`, `judge.py` and `export.py` call `start` before they import a module that needs TensorFlow. They run in
 a process of their own, so what is set here stays in that process.
@@ -15,6 +15,8 @@ import tempfile
 import warnings
 from typing import TYPE_CHECKING
 
+from serving.session import available_cpus
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -26,13 +28,14 @@ CHATTY_LIBRARIES = ("tensorflow", "tf2onnx", "absl", "h5py")
 DEPRECATING_LIBRARIES = ("keras", "tensorflow", "tf2onnx", "onnx", "google")
 
 
-def start(*, threads: int | None = None) -> None:
+def start() -> int:
     """Import TensorFlow and Keras so that they say only what is wrong; may be called twice.
 
-    Args:
-        threads: for the arithmetic; None: TensorFlow's own choice. Another number gives other last digits, so
-            other weights. Only the first call can choose.
+    Returns:
+        the threads that it computes with: as many as this process may have, its cgroup's quota included, which
+        TensorFlow doesn't see. Another number gives other last digits, and so other weights.
     """
+    threads = available_cpus()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     for name in CHATTY_LIBRARIES:
@@ -41,14 +44,14 @@ def start(*, threads: int | None = None) -> None:
         # What these libraries deprecate in one another is no business of the person who runs us.
         warnings.filterwarnings("ignore", module=rf"{library}(\..*)?")
     if "tensorflow" in sys.modules:
-        return
+        return threads
     with warnings.catch_warnings(), _held_back_stderr():
         warnings.simplefilter("ignore")
         tensorflow = importlib.import_module("tensorflow")
         importlib.import_module("keras")
-        if threads is not None:
-            tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
+        tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
         tensorflow.config.list_logical_devices()  # starts the runtime, which has something to say as well
+    return threads
 
 
 @contextlib.contextmanager

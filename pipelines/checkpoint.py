@@ -67,14 +67,15 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
 def load(folder: Path, *, identity: str) -> Checkpoint | None:
     """The folder's checkpoint, or None when there is none of this identity."""
     try:
-        with np.load(folder / FILE, allow_pickle=False) as stored:
+        data = io.BytesIO((folder / FILE).read_bytes())
+        with np.load(data, allow_pickle=False) as stored:
             head = json.loads(stored["head"].tobytes())
             if head.pop("identity") != identity:
                 return None
             variables = [stored[f"variable_{i}"] for i in range(_count(stored.files, "variable_"))]
             best = [stored[f"best_{i}"] for i in range(_count(stored.files, "best_"))]
             return Checkpoint(identity, Standing(**head), variables, best)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         return None  # nothing there, or not ours: the training starts at its beginning
 
 

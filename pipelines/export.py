@@ -22,7 +22,7 @@ from pipelines.dataset import Snapshot
 from pipelines.errors import ParityFailed
 from pipelines.train import HISTORY, MODEL
 from serving.bundle import SCHEMA_VERSION, Bundle, Parity, Threshold
-from serving.session import Session, available_cpus
+from serving.session import Session
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,7 +59,7 @@ def export_run(snapshot_path: Path, recipe: Recipe, folder: Path) -> ExportResul
     Raises:
         ParityFailed: the graph doesn't load, or doesn't answer as the Keras model does.
     """
-    backend.start(threads=available_cpus())
+    backend.start()
     import keras  # noqa: PLC0415 - TensorFlow, only now
 
     from pipelines import convert, loop  # noqa: PLC0415 - the same

@@ -19,7 +19,6 @@ from pipelines.checkpoint import write_atomically
 from pipelines.dataset import Snapshot
 from pipelines.errors import BadSource
 from pipelines.train import MODEL
-from serving.session import available_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,7 +75,7 @@ def evaluate_run(snapshot_path: Path, recipe: Recipe, folder: Path) -> dict[str,
 
 def load_forward(path: Path) -> Forward:
     """The saved Keras model as a function from uint8 rows to its answers."""
-    backend.start(threads=available_cpus())
+    backend.start()
     import keras  # noqa: PLC0415 - TensorFlow, only now
 
     from pipelines.loop import forward  # noqa: PLC0415 - the same

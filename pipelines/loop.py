@@ -160,7 +160,8 @@ class Training:
 
 def forward(model: Any) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
     """The model as a compiled function from uint8 rows to its float32 answers."""
-    compiled = _compiled(lambda pixels: model(scaled(pixels), training=False))
+    signature = [tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8)]
+    compiled = tf.function(lambda pixels: model(scaled(pixels), training=False), input_signature=signature)
     return lambda pixels: np.asarray(compiled(tf.constant(pixels)))
 
 
@@ -193,8 +194,6 @@ def _train_function(model: Any, plan: Plan) -> Callable[..., Any]:
     variables, optimizer, batch = model.trainable_variables, plan.optimizer, plan.batch_size
 
     def step(images: Any, labels: Any) -> Any:
-        if plan.augment is not None:
-            images = plan.augment(images, tf.stack([plan.seed, tf.cast(optimizer.iterations.value, tf.int32)]))
         with tf.GradientTape() as tape:
             answers = model(images, training=True)
             each = losses(images, labels, answers)
@@ -205,11 +204,13 @@ def _train_function(model: Any, plan: Plan) -> Callable[..., Any]:
 
     def chunk(pixels: Any, labels: Any) -> Any:
         rows, sums = tf.shape(pixels)[0], tf.zeros(2)
+        if plan.augment is not None:  # all rows at once: a few large operations instead of many small ones
+            pixels = plan.augment(pixels, tf.stack([plan.seed, tf.cast(optimizer.iterations.value, tf.int32)]))
         for at in tf.range(0, rows, batch):
             sums += step(scaled(pixels[at : at + batch]), labels[at : at + batch])
         return sums
 
-    return _compiled(chunk)
+    return _compiled(chunk, model)
 
 
 def _judge_function(model: Any, plan: Plan) -> Callable[..., Any]:
@@ -225,12 +226,13 @@ def _judge_function(model: Any, plan: Plan) -> Callable[..., Any]:
             sums += tf.stack([tf.reduce_sum(each), _right_answers(plan.objective, some, answers)])
         return sums
 
-    return _compiled(chunk)
+    return _compiled(chunk, model)
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """As a graph; without XLA, which makes training on CPUs several times slower."""
-    compiled: Callable[..., Any] = tf.function(function, reduce_retracing=True, jit_compile=False)
+def _compiled(chunk: Callable[..., Any], model: Any) -> Callable[..., Any]:
+    """As one graph for chunks of any length; without XLA, which makes training on CPUs several times slower."""
+    signature = [tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8), tf.TensorSpec([None], tf.int32)]
+    compiled: Callable[..., Any] = tf.function(chunk, input_signature=signature, jit_compile=False)
     return compiled
 
 

@@ -17,7 +17,6 @@ from pipelines.dataset import Snapshot
 from pipelines.errors import BadSource
 from pipelines.models import catalogue
 from pipelines.objective import choose
-from serving.session import available_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,8 +101,8 @@ def fit(snapshot_path: Path, recipe: Recipe, folder: Path, progress: Progress = 
 
 
 def _fit(snapshot: Snapshot, recipe: Recipe, folder: Path, *, identity: str, progress: Progress) -> TrainResult:
-    threads = available_cpus()
-    training, objective = prepare(snapshot, recipe, threads=threads)
+    threads = backend.start()
+    training, objective = prepare(snapshot, recipe)
     stored = checkpoint.load(folder, identity=identity)
     if stored is not None:
         training.restore(stored)
@@ -124,9 +123,9 @@ def _fit(snapshot: Snapshot, recipe: Recipe, folder: Path, *, identity: str, pro
     return result
 
 
-def prepare(snapshot: Snapshot, recipe: Recipe, *, threads: int | None) -> tuple[Training, Objective]:
+def prepare(snapshot: Snapshot, recipe: Recipe) -> tuple[Training, Objective]:
     """A training of a settled recipe, before its first epoch."""
-    backend.start(threads=threads)
+    backend.start()
     import keras  # noqa: PLC0415 - TensorFlow, only now
 
     from pipelines import augment, loop, optimizers  # noqa: PLC0415 - the same
