@@ -1,0 +1,82 @@
+"""Loading: only what is whole, says what it is, and answers with finite numbers may serve."""
+
+import dataclasses
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from serving import bundle as bundles
+from serving import repository
+from serving.bundle import TensorSpec
+from serving.errors import BadBundle
+from serving.loading import load
+from tests.serving import fake_models
+
+
+def find(models, name="digits"):
+    return repository.scan(models).models[name].newest
+
+
+def test_a_bundle_is_loaded_and_answers_as_it_should(tmp_path):
+    fake_models.publish_classifier(tmp_path)
+    loaded = load(find(tmp_path), threads=1, max_batch_rows=16)
+    pixels = fake_models.pixels(3)
+    answer = loaded.run({"image": pixels}, ())["probabilities"]
+    np.testing.assert_allclose(answer, fake_models.expected_probabilities(pixels), atol=1e-6)
+    assert loaded.joins
+    assert loaded.bundle.labels == fake_models.LABELS
+
+
+def test_a_plain_model_is_loaded_without_a_bundle(tmp_path):
+    fake_models.write_plain(tmp_path)
+    loaded = load(find(tmp_path, "plain"), threads=1, max_batch_rows=16)
+    assert loaded.bundle is None
+    assert loaded.joins
+
+
+def test_one_changed_byte_keeps_a_bundle_from_loading(tmp_path):
+    fake_models.publish_classifier(tmp_path)
+    version = find(tmp_path)
+    content = bytearray((version.path / "model.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (version.path / "model.onnx").write_bytes(content)
+    with pytest.raises(BadBundle, match=r"model\.onnx"):
+        load(version, threads=1, max_batch_rows=16)
+
+
+def test_half_a_plain_model_does_not_load(tmp_path):
+    whole = fake_models.classifier()[1]
+    fake_models.write_plain(tmp_path, model=whole[: len(whole) // 2])
+    with pytest.raises(BadBundle):
+        load(find(tmp_path, "plain"), threads=1, max_batch_rows=16)
+
+
+def test_a_bundle_whose_model_has_other_outputs_than_it_says_is_refused(tmp_path):
+    bundle, model = fake_models.classifier()
+    promised = dataclasses.replace(bundle, outputs=(TensorSpec("logits", "float32", (None, 3)),))
+    bundles.publish(tmp_path, promised, model)
+    with pytest.raises(BadBundle, match="logits"):
+        load(find(tmp_path), threads=1, max_batch_rows=16)
+
+
+def test_a_bundle_that_answers_nan_is_refused(tmp_path):
+    bundle, model = fake_models.classifier(gain=float("nan"))
+    bundles.publish(tmp_path, bundle, model)
+    with pytest.raises(BadBundle, match="not finite"):
+        load(find(tmp_path), threads=1, max_batch_rows=16)
+
+
+@pytest.mark.parametrize("dimensions", [[4, 2], ["rows", 2]], ids=["fixed", "free"])
+def test_rows_are_joined_only_where_the_model_computes_row_by_row(tmp_path, dimensions):
+    """With a free number of rows but one answer for all, joining would mix callers."""
+    out = [4, 2] if dimensions[0] == 4 else [1, 2]
+    value = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, dimensions)
+    answer = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, out if out[0] == 4 else ["one", 2])
+    node = helper.make_node("Relu", ["x"], ["y"]) if out[0] == 4 else helper.make_node("ReduceMax", ["x", "a"], ["y"])
+    axes = [] if out[0] == 4 else [onnx.numpy_helper.from_array(np.array([0], np.int64), "a")]
+    graph = helper.make_graph([node], "g", [value], [answer], axes)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    fake_models.write_plain(tmp_path, model=model.SerializeToString())
+    assert not load(find(tmp_path, "plain"), threads=1, max_batch_rows=16).joins

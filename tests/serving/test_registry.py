@@ -1,0 +1,382 @@
+"""The registry over real folders and a fake loader: what is served, when, and until when."""
+
+import threading
+
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from serving.bundle import TensorSpec
+from serving.errors import BadBundle, BadInput, BadRepository, Draining, ModelNotFound, ModelNotReady
+from serving.loading import Loaded
+from serving.plan import decide
+from serving.registry import Registry
+from serving.repository import Model, Version
+from serving.row_queue import BatchLimits
+from serving.telemetry import Telemetry
+
+X = np.array([[1.0], [2.0]], np.float32)
+
+
+class Rig:
+    """A repository whose models multiply by the number in their file; `bad` in it doesn't load."""
+
+    def __init__(self, models):
+        self.models = models
+        self.tried = []
+        self.gate = None  # an Event that loading waits for
+        self.loading = threading.Event()
+        self.telemetry = Telemetry()
+        self.registry = Registry(
+            models,
+            load=self.load,
+            limits=BatchLimits(),
+            executors=1,
+            poll_seconds=3600,
+            telemetry=self.telemetry,
+        )
+        self.heard = []
+        self.registry.watch(lambda name, ready: self.heard.append((name, ready)))
+
+    def load(self, version):
+        self.tried.append((version.name, version.number))
+        text = (version.path / "model.onnx").read_text()
+        if self.gate is not None:
+            self.loading.set()
+            assert self.gate.wait(10)
+        if text == "bad":
+            raise BadBundle("it is bad")
+        if text == "bug":
+            raise ZeroDivisionError("a bug")
+        factor = float(text)
+        return Loaded(
+            run=lambda feeds, outputs: {"y": feeds["x"] * factor},
+            inputs=(TensorSpec("x", "float32", (None, 1)),),
+            outputs=(TensorSpec("y", "float32", (None, 1)),),
+            bundle=None,
+            joins=True,
+        )
+
+    def put(self, name, number, text):
+        folder = self.models / name / str(number)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.onnx").write_text(text)
+
+    def withdraw(self, name, number):
+        (self.models / name / str(number)).rename(self.models / name / f".withdrawn-{number}")
+
+    def start(self):
+        self.registry.start()
+        assert self.registry.wait_ready(10)
+
+    def ask(self, name="m", version=0):
+        with self.registry.acquire(name, version) as handle:
+            answer = handle.infer({"x": X})
+            number = handle.version
+        return number, float(answer.result(10)["y"][1, 0])
+
+    def states(self):
+        return {(status.name, status.version): status.state for status in self.registry.models()}
+
+    def wait_for_end(self):
+        for thread in threading.enumerate():
+            if thread.name.startswith("unload-"):
+                thread.join(10)
+
+
+@pytest.fixture
+def rig(tmp_path):
+    rig = Rig(tmp_path)
+    yield rig
+    if rig.gate is not None:
+        rig.gate.set()
+    rig.registry.stop(10)
+
+
+def test_the_newest_version_is_served_and_only_that_one_is_loaded(rig):
+    rig.put("m", 1, "10")
+    rig.put("m", 10, "30")
+    rig.put("m", 9, "20")
+    rig.start()
+    assert rig.ask() == (10, 60.0)
+    assert rig.tried == [("m", 10)]
+
+
+def test_an_empty_repository_is_ready_and_a_missing_one_is_an_error(rig, tmp_path):
+    rig.start()
+    assert rig.registry.ready()
+    assert rig.registry.models() == []
+    missing = Rig(tmp_path / "missing")
+    with pytest.raises(BadRepository):
+        missing.registry.start()
+
+
+def test_a_new_version_is_picked_up_and_the_old_one_ends(rig):
+    rig.put("m", 1, "10")
+    rig.start()
+    rig.put("m", 2, "20")
+    rig.registry.poll()
+    assert rig.ask() == (2, 40.0)
+    rig.wait_for_end()
+    assert rig.states() == {("m", 2): "Available"}
+
+
+def test_the_old_version_serves_while_the_new_one_loads_and_readiness_does_not_flap(rig):
+    rig.put("m", 1, "10")
+    rig.put("other", 1, "7")
+    rig.start()
+    rig.gate = threading.Event()
+    rig.put("m", 2, "20")
+    polling = threading.Thread(target=rig.registry.poll)
+    polling.start()
+    assert rig.loading.wait(10)
+    assert rig.states()["m", 2] == "Loading"
+    assert rig.ask() == (1, 20.0)
+    assert rig.ask("other") == (1, 14.0)
+    with pytest.raises(ModelNotReady, match="Loading"):
+        rig.registry.acquire("m", 2)
+    assert rig.registry.ready()
+    rig.gate.set()
+    polling.join(10)
+    assert rig.ask() == (2, 40.0)
+    assert rig.heard == [("m", True), ("other", True)]
+
+
+def test_a_held_version_lives_until_its_last_handle_is_released(rig):
+    rig.put("m", 1, "10")
+    rig.start()
+    first, second = rig.registry.acquire("m"), rig.registry.acquire("m")
+    rig.put("m", 2, "20")
+    rig.registry.poll()
+    first.release()
+    first.release()
+    assert rig.states() == {("m", 1): "Unloading", ("m", 2): "Available"}
+    assert second.infer({"x": X}).result(10)["y"][1, 0] == 20.0
+    with pytest.raises(ModelNotReady):
+        rig.registry.acquire("m", 1)
+    second.release()
+    rig.wait_for_end()
+    assert rig.states() == {("m", 2): "Available"}
+    with pytest.raises(ModelNotReady, match="released"):
+        second.infer({"x": X})
+
+
+def test_a_version_that_fails_never_replaces_a_good_one_and_is_tried_again_only_when_its_files_change(rig):
+    rig.put("m", 1, "10")
+    rig.start()
+    rig.put("m", 2, "bad")
+    for _ in range(3):
+        rig.registry.poll()
+    assert rig.tried == [("m", 1), ("m", 2)]
+    assert rig.ask() == (1, 20.0)
+    failed = next(status for status in rig.registry.models() if status.version == 2)
+    assert (failed.state, failed.reason) == ("End", "it is bad")
+    with pytest.raises(ModelNotReady, match="failed to load"):
+        rig.registry.acquire("m", 2)
+    rig.put("m", 2, "200.")
+    rig.registry.poll()
+    assert rig.ask() == (2, 400.0)
+    families = text_string_to_metric_families(rig.telemetry.exposition().decode())
+    reloads = next(family for family in families if family.name == "calotype_reloads")
+    assert {sample.labels["outcome"]: sample.value for sample in reloads.samples} == {"loaded": 2, "failed": 1}
+
+
+def test_when_the_newest_fails_at_the_start_the_one_before_is_served(rig):
+    rig.put("m", 1, "10")
+    rig.put("m", 2, "bad")
+    rig.start()
+    assert rig.ask() == (1, 20.0)
+
+
+def test_one_bad_model_stops_neither_the_others_nor_the_poll(rig):
+    rig.put("a", 1, "bug")
+    rig.put("b", 1, "bad")
+    rig.put("c", 1, "3")
+    rig.start()
+    assert rig.registry.ready()
+    assert rig.ask("c") == (1, 6.0)
+    rig.put("d", 1, "4")
+    rig.registry.poll()
+    assert rig.ask("d") == (1, 8.0)
+    with pytest.raises(ModelNotReady, match="failed to load"):
+        rig.registry.acquire("a")
+
+
+def test_a_bundle_without_checksums_is_reported_and_never_loaded(rig):
+    rig.put("m", 1, "10")
+    (rig.models / "m" / "1" / "bundle.json").write_text("{}")
+    rig.start()
+    assert rig.tried == []
+    [status] = rig.registry.models()
+    assert "checksums" in status.reason
+
+
+def test_a_withdrawn_version_serves_until_the_one_before_is_loaded(rig):
+    rig.put("m", 1, "10")
+    rig.put("m", 2, "20")
+    rig.start()
+    rig.withdraw("m", 2)
+    rig.gate = threading.Event()
+    polling = threading.Thread(target=rig.registry.poll)
+    polling.start()
+    assert rig.loading.wait(10)
+    assert rig.ask() == (2, 40.0)
+    rig.gate.set()
+    polling.join(10)
+    assert rig.ask() == (1, 20.0)
+    assert rig.heard == [("m", True)]
+
+
+def test_a_model_that_is_removed_is_unloaded_and_then_unknown(rig):
+    rig.put("m", 1, "10")
+    rig.start()
+    rig.withdraw("m", 1)
+    (rig.models / "m").rename(rig.models / ".m")
+    rig.registry.poll()
+    with pytest.raises(ModelNotFound, match="unknown model"):
+        rig.registry.acquire("m")
+    assert rig.heard == [("m", True), ("m", False)]
+
+
+def test_a_repository_that_vanishes_for_a_while_costs_nothing(rig):
+    rig.put("m", 1, "10")
+    rig.start()
+    rig.models.rename(rig.models.parent / "away")
+    with pytest.raises(BadRepository):
+        rig.registry.poll()
+    assert rig.ask() == (1, 20.0)
+    (rig.models.parent / "away").rename(rig.models)
+
+
+def test_an_unloaded_model_stays_unloaded_until_it_is_loaded(rig):
+    rig.put("m", 1, "10")
+    rig.start()
+    rig.registry.unload("m")
+    rig.put("m", 2, "20")
+    rig.registry.poll()
+    with pytest.raises(ModelNotReady, match="unloaded"):
+        rig.registry.acquire("m")
+    rig.registry.load("m")
+    assert rig.ask() == (2, 40.0)
+
+
+def test_load_tries_a_failed_version_again_and_fails_if_it_fails(rig):
+    rig.put("m", 1, "bad")
+    rig.start()
+    with pytest.raises(ModelNotReady):
+        rig.registry.load("m")
+    assert rig.tried == [("m", 1), ("m", 1)]
+    with pytest.raises(ModelNotFound):
+        rig.registry.load("nobody")
+    with pytest.raises(ModelNotFound):
+        rig.registry.unload("nobody")
+
+
+def test_an_older_version_on_disk_and_one_that_never_was_are_not_found(rig):
+    rig.put("m", 1, "10")
+    rig.put("m", 2, "20")
+    rig.start()
+    for version in (1, 3):
+        with pytest.raises(ModelNotFound, match=f"Version {version} .* served is 2"):
+            rig.registry.acquire("m", version)
+    assert rig.ask(version=2) == (2, 40.0)
+
+
+def test_wrong_inputs_are_refused_before_the_queue_so_that_neighbours_do_not_fail(rig):
+    rig.put("m", 1, "10")
+    rig.start()
+    with rig.registry.acquire("m") as handle:
+        for feeds in ({}, {"z": X}, {"x": X, "z": X}, {"x": X.astype(np.float64)}, {"x": np.ones((2, 3), np.float32)}):
+            with pytest.raises(BadInput):
+                handle.infer(feeds)
+        with pytest.raises(BadInput, match="outputs"):
+            handle.infer({"x": X}, outputs=("nothing",))
+
+
+def test_stop_finishes_what_was_accepted_and_loads_nothing_any_more(rig):
+    rig.put("m", 1, "10")
+    rig.start()
+    with rig.registry.acquire("m") as handle:
+        answers = [handle.infer({"x": X}) for _ in range(20)]
+    rig.registry.stop(10)
+    assert all(answer.result(0)["y"][1, 0] == 20.0 for answer in answers)
+    assert not rig.registry.ready()
+    with pytest.raises(Draining):
+        rig.registry.load("m")
+
+
+def test_calls_never_fail_while_versions_come_and_go(rig):
+    rig.put("m", 1, "1")
+    rig.start()
+    stop, seen, failures = threading.Event(), set(), []
+
+    def call():
+        while not stop.is_set():
+            try:
+                number, value = rig.ask()
+                assert value == 2.0 * number
+                seen.add(number)
+            except Exception as error:  # noqa: BLE001 - collected, and shown by the assertion below
+                failures.append(error)
+
+    callers = [threading.Thread(target=call) for _ in range(3)]
+    for thread in callers:
+        thread.start()
+    for number in range(2, 30):
+        rig.put("m", number, str(number))
+        rig.registry.poll()
+        assert rig.ask()[0] == number
+    stop.set()
+    for thread in callers:
+        thread.join(10)
+    assert failures == []
+    assert len(seen) > 1
+
+
+def version(number, *, kind="plain", files=(("model.onnx", 1, 1, 1),)):
+    return Version(name="m", number=number, path=None, kind=kind, reason="" if kind == "plain" else "why", files=files)
+
+
+def model(*versions):
+    return Model(name="m", path=None, versions=versions, config=None, reason="")
+
+
+FILES = version(1).files
+CHANGED = (("model.onnx", 2, 2, 2),)
+
+
+@pytest.mark.parametrize(
+    ("found", "current", "failed", "tries", "keep"),
+    [
+        (model(version(1), version(2)), None, {}, [2, 1], False),
+        (model(version(1), version(2)), (2, FILES), {}, [], True),
+        (model(version(1), version(2), version(3)), (2, FILES), {}, [3], True),
+        (model(version(1), version(2), version(3)), (2, FILES), {3: FILES}, [], True),
+        (model(version(1), version(3, files=CHANGED)), (1, FILES), {3: FILES}, [3], True),
+        (model(version(1)), (2, FILES), {}, [1], False),
+        (model(version(1), version(2, kind="broken")), (2, FILES), {}, [], True),
+        (model(version(1), version(2, files=CHANGED)), (2, FILES), {}, [2], True),
+        (model(version(1), version(2, files=CHANGED)), (2, FILES), {2: CHANGED}, [], True),
+        (model(), (1, FILES), {}, [], False),
+        (None, (1, FILES), {}, [], False),
+    ],
+    ids=[
+        "first", "unchanged", "newer", "newer failed", "failed one changed", "rolled back", "damaged while loaded",
+        "exchanged in place", "exchange failed", "no version left", "model gone",
+    ],
+)  # fmt: skip
+def test_decisions(found, current, failed, tries, keep):
+    """The newest version that loads is served; a failed one waits for a change; a damaged copy harms nobody."""
+    decision = decide(found, current=current, failed=failed, unloaded=False)
+    assert [candidate.number for candidate in decision.try_in_turn] == tries
+    assert decision.keep == keep
+
+
+def test_what_somebody_unloaded_is_not_loaded():
+    assert decide(model(version(1)), current=(1, FILES), failed={}, unloaded=True).try_in_turn == ()
+
+
+def test_a_broken_version_is_reported_once_per_state_of_its_files():
+    broken = version(1, kind="broken")
+    assert decide(model(broken), current=None, failed={}, unloaded=False).broken == ((broken, "why"),)
+    assert decide(model(broken), current=None, failed={1: FILES}, unloaded=False).broken == ()

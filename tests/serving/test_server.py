@@ -1,0 +1,162 @@
+"""The whole server: in this process for what it answers, in one of its own for how it starts and ends."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from serving.client import Client
+from serving.errors import BadRepository, BadSetting
+from serving.server import Server
+from serving.settings import ServeSettings
+from tests.serving import fake_models
+
+SERVE = "import sys; from serving import cli; sys.exit(cli.run(cli.load('serve')))"
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Start servers on free ports; stopped at the end."""
+    servers = []
+
+    def start(models=tmp_path, **chosen):
+        server = Server(ServeSettings(**{"models": models, "port": 0, "http_port": 0, "poll_seconds": 3600, **chosen}))
+        servers.append(server)
+        return server.__enter__()
+
+    yield start
+    for server in servers:
+        server.stop(10)
+
+
+def address(server):
+    return server.addresses[0].removeprefix("grpc://")
+
+
+def get(server, path):
+    try:
+        with urllib.request.urlopen(server.addresses[1] + path, timeout=10) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def health(server, service=""):
+    with grpc.insecure_channel(address(server)) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        return stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10).status
+
+
+def test_a_published_model_is_served_with_the_answers_it_gives_alone(serve, tmp_path):
+    fake_models.publish_classifier(tmp_path)
+    server = serve()
+    pixels = fake_models.pixels(5)
+    with Client(address(server)) as client:
+        results = client.classify(pixels, model="digits")
+    expected = fake_models.expected_probabilities(pixels)
+    for result, row in zip(results, expected, strict=True):
+        given = {score.label: score.probability for score in result.labels}
+        np.testing.assert_allclose([given[label] for label in fake_models.LABELS], row, atol=1e-6)
+
+
+def test_a_new_version_answers_after_a_poll_and_metrics_count_both(serve, tmp_path):
+    fake_models.publish_classifier(tmp_path)
+    server = serve()
+    pixels = fake_models.pixels(2)
+    with Client(address(server)) as client:
+        client.classify(pixels, model="digits")
+        fake_models.publish_classifier(tmp_path, gain=8.0)
+        server.registry.poll()
+        client.classify(pixels, model="digits")
+    text = get(server, "/metrics")[1]
+    for version in (1, 2):
+        assert f'calotype_images_total{{method="Classify",model="digits",version="{version}"}} 2.0' in text
+
+
+def test_an_empty_repository_is_ready_and_health_knows_the_models_that_come(serve, tmp_path):
+    server = serve()
+    assert get(server, "/readyz")[0] == 200
+    assert health(server) == health_pb2.HealthCheckResponse.SERVING
+    fake_models.publish_classifier(tmp_path)
+    server.registry.poll()
+    assert health(server, "digits") == health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.mark.parametrize("port", ["port", "http_port"])
+def test_a_taken_port_is_one_sentence_and_leaves_the_other_free(serve, port):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1]
+        with pytest.raises(BadSetting, match=f"--{port.replace('_', '-')}"):
+            serve(**{port: number})
+
+
+def test_two_servers_do_not_share_a_port(serve):
+    first = serve()
+    with pytest.raises(BadSetting, match="--port"):
+        serve(port=int(first.addresses[0].rpartition(":")[2]))
+
+
+def test_a_missing_repository_or_a_file_in_its_place_is_an_error(serve, tmp_path):
+    with pytest.raises(BadRepository):
+        serve(models=tmp_path / "missing")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadRepository):
+        serve(models=tmp_path / "file")
+
+
+def process(*arguments):
+    return subprocess.Popen(
+        [sys.executable, "-c", SERVE, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "CALOTYPE_PORT": "0", "CALOTYPE_HTTP_PORT": "0"},
+    )
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_the_process_says_one_line_when_ready_and_ends_on_a_signal(tmp_path, number, status):
+    with process("--models", str(tmp_path)) as server:
+        line = server.stdout.readline()
+        assert line.startswith("calotype serving on grpc://127.0.0.1:")
+        server.send_signal(number)
+        rest, log = server.communicate(timeout=30)
+    assert rest == ""
+    assert "Traceback" not in log
+    assert server.returncode == status
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["--models", "/nowhere"], "/nowhere"), (["--port", "many"], "--port"), (["--colour", "red"], "--colour")],
+)
+def test_wrong_usage_is_exit_2_with_one_sentence(arguments, words):
+    with process(*arguments) as server:
+        out, log = server.communicate(timeout=30)
+    assert server.returncode == 2
+    assert out == ""
+    assert words in log
+    assert "Traceback" not in log
+
+
+def test_a_server_open_to_the_network_says_so(tmp_path):
+    with process("--models", str(tmp_path), "--host", "0.0.0.0") as server:
+        server.stdout.readline()
+        server.send_signal(signal.SIGTERM)
+        log = server.communicate(timeout=30)[1]
+    assert "WARNING open_to_the_network host=0.0.0.0" in log
+
+
+def test_the_server_imports_nothing_of_training():
+    code = "import sys, serving.server; print({'tensorflow', 'keras', 'prefect', 'pipelines'} & set(sys.modules))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert shown.stdout.strip() == "set()"
