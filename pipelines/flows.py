@@ -255,7 +255,8 @@ def pipeline_flow(*, source: str, name: str, dataset: str, recipe: Recipe, works
         recipe: what to make of it.
         workspace: the workspace's folder.
     """
-    with use_runtime():
+    with use_runtime() as runtime:
+        runtime.bars.begin(f"{name}: {recipe.family} on {dataset}")
         ingested = ingest_flow(source=source, dataset=dataset, recipe=recipe, workspace=workspace)
         record, seconds = _learn(
             Snapshot.open(ingested.path), model=name, recipe=recipe, workspace=Workspace(workspace), publish=True

@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
+NARROWEST = 100
+
+
+def stderr_console() -> Console:
+    """Where everything that is no result goes; wide enough for a table where there is no terminal to ask."""
+    console = Console(stderr=True, highlight=False)
+    return console if console.is_terminal else Console(stderr=True, highlight=False, width=NARROWEST)
+
+
 class ProgressBars:
     """One bar per stage, in the order in which the stages first report; a context manager that takes the screen.
 
@@ -26,7 +35,7 @@ class ProgressBars:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or stderr_console()
         self._bars = Progress(
             SpinnerColumn(finished_text="[green]✓"),
             TextColumn("{task.description}"),
@@ -47,6 +56,13 @@ class ProgressBars:
 
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
+
+    def begin(self, title: str) -> None:
+        """Start a new list of stages below a title; the bars above stay as they are."""
+        with self._lock:
+            self._stages.clear()
+            self._began.clear()
+            self._bars.console.print(f"[bold]{title}", highlight=False)
 
     def report(self, stage: str, done: int, total: int | None, note: str = "") -> None:
         """Say how far a stage is.

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from serving.errors import BadInput
+import simplejpeg
 
-try:
-    import simplejpeg  # type: ignore[import-not-found,import-untyped,unused-ignore]  # it ships no types
-except ImportError:  # pragma: no cover  no wheel for this platform: Pillow decodes, and is lenient
-    simplejpeg = None
+from serving.errors import BadInput
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +33,7 @@ def pixels(data: bytes, mode: str) -> NDArray[np.uint8] | None:
         BadInput: truncated or damaged.
     """
     colorspace = _COLORSPACES.get(mode)
-    if simplejpeg is None or colorspace is None:
+    if colorspace is None:
         return None
     try:
         decoded: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace)

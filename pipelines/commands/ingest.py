@@ -30,6 +30,7 @@ def command(*, source: str, dataset: str | None, workspace: Path, verify: bool, 
     SOURCE is never written to. A second ingest reads only what is new or changed, and moves no image between parts.
     """
     from pipelines.commands import session, tables
+    from pipelines.progress import stderr_console
 
     recipe = options.make_recipe(**given)
     session.check_request(recipe=recipe, source=source)
@@ -38,6 +39,6 @@ def command(*, source: str, dataset: str | None, workspace: Path, verify: bool, 
         root = options.workspace_of(workspace).root
         result = flows.ingest_flow(source=source, dataset=name, recipe=recipe, workspace=root, verify=verify)
     for table in tables.ingested(result):
-        tables.console().print(table)
+        stderr_console().print(table)
     if as_json:
         session.print_json(session.ingest_values(result))

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 @options.add(options.WORKSPACE, options.JSON)
 def command(*, run: str, workspace: Path, as_json: bool) -> None:
     """Publish RUN, the id that `calotype train` printed. A run is published once: again, its version is told again."""
-    from pipelines.commands import session, tables
+    from pipelines.commands import session
+    from pipelines.progress import stderr_console
     from pipelines.runs import find_run
 
     place = options.workspace_of(workspace)
     find_run(place, run)
     with session.flows_ready() as flows:
         record = flows.publish_run_flow(run=run, workspace=place.root)
-    tables.console().print(f"{record.key.model}: version {record.version} in {place.models}")
+    stderr_console().print(f"{record.key.model}: version {record.version} in {place.models}")
     if as_json:
         session.print_json({"run": run, "model": record.key.model, "version": record.version})

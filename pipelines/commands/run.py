@@ -37,11 +37,12 @@ def command(*, source: str, model: str, dataset: str | None, workspace: Path, as
     """
     from pipelines.commands import session, tables
     from pipelines.errors import Refused
+    from pipelines.progress import stderr_console
 
     recipe = options.make_recipe(**given)
     outcome = make(source, model=model, dataset=dataset, recipe=recipe, workspace=workspace)
     values = session.run_values(outcome.record, nothing_new=outcome.nothing_new, seconds=outcome.seconds)
-    screen = tables.console()
+    screen = stderr_console()
     for table in tables.ingested(outcome.ingested):
         screen.print(table)
     screen.print(tables.pairs(f"{model}: {_came_of_it(outcome)}", {**values["metrics"], "report": values["report"]}))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -13,11 +12,6 @@ if TYPE_CHECKING:
     from pipelines.ingest import IngestResult
 
 PARTS = ("train", "validation", "test")
-
-
-def console() -> Console:
-    """Where tables go."""
-    return Console(stderr=True, highlight=False)
 
 
 def pairs(title: str, rows: Mapping[str, Any]) -> Table:

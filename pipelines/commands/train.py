@@ -28,6 +28,7 @@ def command(*, dataset: str, model: str | None, workspace: Path, as_json: bool, 
     from pipelines.commands import session, tables
     from pipelines.errors import Refused
     from pipelines.ledger import current
+    from pipelines.progress import stderr_console
     from pipelines.workspace import check_name
 
     recipe = options.make_recipe(**given)
@@ -36,7 +37,7 @@ def command(*, dataset: str, model: str | None, workspace: Path, as_json: bool, 
     current(place.datasets / check_name(dataset, what="dataset name"))
     with session.flows_ready() as flows:
         record = flows.learn_flow(dataset=dataset, name=model or dataset, recipe=recipe, workspace=place.root)
-    tables.console().print(tables.pairs(f"run {record.run}", {**record.metrics, "report": record.report}))
+    stderr_console().print(tables.pairs(f"run {record.run}", {**record.metrics, "report": record.report}))
     if as_json:
         session.print_json({"run": record.run, "metrics": record.metrics, "report": record.report})
     if record.state == "refused":

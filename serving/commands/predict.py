@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,14 +58,22 @@ def command(
         assert models is not None  # noqa: S101 one of the two is given
         answers = LocalModel(models, model, version).predict(files, top_k=top_k)
     rows: list[dict[str, Any]] = []
-    served = version
+    served, began = version, time.perf_counter()
     for answer in answers:
         served = answer.version or served
         rows += [_row(path, result) for path, result in zip(files[len(rows) :], answer.results, strict=False)]
+    seconds = time.perf_counter() - began
     failed = sum("failure" in row for row in rows)
     if output is not None:
         _write(rows, output)
-    result = {"model": model, "version": served, "images": len(rows), "failed": failed, "predictions": rows}
+    result = {
+        "model": model,
+        "version": served,
+        "images": len(rows),
+        "failed": failed,
+        "seconds": round(seconds, 3),
+        "predictions": rows,
+    }
     _show(result, output, as_json=as_json)
     if failed == len(rows):
         sys.exit(1)
@@ -166,9 +175,10 @@ def _show(result: dict[str, Any], output: Path | None, *, as_json: bool) -> None
     if output is None:
         for row in result["predictions"]:
             click.echo(f"{row['path']}\t{_summary(row)}")
+    speed = f"{result['images'] / max(result['seconds'], 1e-3):,.0f} images/s"
     where = f", written to {output}" if output is not None else ""
     click.echo(
-        f"{result['images']} images by {result['model']} version {result['version']}, {result['failed']} failed{where}",
+        f"{result['images']} images by {result['model']} version {result['version']}, {result['failed']} failed, {speed}{where}",
         err=True,
     )
 

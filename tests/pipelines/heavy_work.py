@@ -1,0 +1,47 @@
+"""Functions for the process tests to run elsewhere; as a module, a parent that waits to be killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from pipelines.errors import BadRecipe
+from pipelines.process import HeavyProcess
+
+
+def nothing() -> None:
+    """Loads as quickly as nothing does."""
+
+
+def here() -> int:
+    return os.getpid()
+
+
+def count_to(number: int, progress) -> int:
+    for at in range(number):
+        progress({"at": at + 1})
+    return os.getpid()
+
+
+def refuse(sentence: str) -> None:
+    raise BadRecipe(sentence)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def say_and_wait(pid: int) -> None:
+    signal.pause()
+
+
+def main() -> None:
+    with HeavyProcess(preload=nothing) as process:
+        sys.stdout.write(f"{process.call(here)}\n")
+        sys.stdout.flush()
+        process.call(say_and_wait, 0)
+
+
+if __name__ == "__main__":
+    main()
