@@ -12,6 +12,7 @@ import logging
 import signal
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from serving import loading, logs
@@ -42,22 +43,18 @@ class Server:
 
     Args:
         settings: all that may be chosen.
+        load: version folder -> model; None: `serving.loading.load` with the settings' sizes.
     """
 
     # Mutable: `_draining` and `_stopped`, set once each.
 
-    def __init__(self, settings: ServeSettings) -> None:
+    def __init__(self, settings: ServeSettings, *, load: Callable[[Version], loading.Loaded] | None = None) -> None:
         self._settings = settings
         cpus = available_cpus()
-        threads = max(1, cpus // settings.executors)
-
-        def load(version: Version) -> loading.Loaded:
-            return loading.load(version, threads=threads, max_batch_rows=settings.max_batch_rows)
-
         self.telemetry = Telemetry()
         self.registry = Registry(
             settings.models,
-            load=load,
+            load=load or _loader(settings, cpus),
             limits=_limits(settings),
             executors=settings.executors,
             poll_seconds=settings.poll_seconds,
@@ -164,6 +161,11 @@ def run(settings: ServeSettings, *, say: Callable[[str], None]) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     return 130 if asked[0] == signal.SIGINT else 0
+
+
+def _loader(settings: ServeSettings, cpus: int) -> Callable[[Version], loading.Loaded]:
+    threads = max(1, cpus // settings.executors)
+    return partial(loading.load, threads=threads, max_batch_rows=settings.max_batch_rows)
 
 
 def _limits(settings: ServeSettings) -> BatchLimits:

@@ -1,10 +1,12 @@
 """The whole server: in this process for what it answers, in one of its own for how it starts and ends."""
 
+import dataclasses
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 
@@ -15,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving.client import Client
 from serving.errors import BadRepository, BadSetting
+from serving.loading import load
 from serving.server import Server
 from serving.settings import ServeSettings
 from tests.serving import fake_models
@@ -27,8 +30,9 @@ def serve(tmp_path):
     """Start servers on free ports; stopped at the end."""
     servers = []
 
-    def start(models=tmp_path, **chosen):
-        server = Server(ServeSettings(**{"models": models, "port": 0, "http_port": 0, "poll_seconds": 3600, **chosen}))
+    def start(models=tmp_path, load=None, **chosen):
+        settings = ServeSettings(**{"models": models, "port": 0, "http_port": 0, "poll_seconds": 3600, **chosen})
+        server = Server(settings, load=load)
         servers.append(server)
         return server.__enter__()
 
@@ -160,3 +164,39 @@ def test_the_server_imports_nothing_of_training():
     code = "import sys, serving.server; print({'tensorflow', 'keras', 'prefect', 'pipelines'} & set(sys.modules))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert shown.stdout.strip() == "set()"
+
+
+def test_while_draining_the_accepted_call_finishes_and_nobody_is_told_ready(serve, tmp_path):
+    """Readiness goes first, liveness stays, and what was accepted is answered before the end."""
+    fake_models.publish_classifier(tmp_path)
+    seen = {}
+    entered, go_on = threading.Event(), threading.Event()
+
+    def load_slow_model(version):
+        loaded = load(version, threads=1, max_batch_rows=8)
+
+        def run(feeds, outputs):
+            entered.set()
+            assert go_on.wait(20)
+            return loaded.run(feeds, outputs)
+
+        return dataclasses.replace(loaded, run=run)
+
+    server = serve(load=load_slow_model)
+    with Client(address(server)) as client:
+        call = threading.Thread(
+            target=lambda: seen.update(answer=client.classify(fake_models.pixels(2), model="digits"))
+        )
+        call.start()
+        assert entered.wait(20)
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        assert server._draining.wait(20)
+        assert get(server, "/readyz")[0] == 503
+        assert get(server, "/livez")[0] == 200
+        go_on.set()
+        call.join(20)
+        stopping.join(20)
+    assert len(seen["answer"]) == 2
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(address(server).rpartition(":")[2])), timeout=5)
