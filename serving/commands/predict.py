@@ -177,10 +177,8 @@ def _show(result: dict[str, Any], output: Path | None, *, as_json: bool) -> None
             click.echo(f"{row['path']}\t{_summary(row)}")
     speed = f"{result['images'] / max(result['seconds'], 1e-3):,.0f} images/s"
     where = f", written to {output}" if output is not None else ""
-    click.echo(
-        f"{result['images']} images by {result['model']} version {result['version']}, {result['failed']} failed, {speed}{where}",
-        err=True,
-    )
+    by = f"{result['model']} version {result['version']}"
+    click.echo(f"{result['images']} images by {by}, {result['failed']} failed, {speed}{where}", err=True)
 
 
 def _summary(row: dict[str, Any]) -> str:
