@@ -12,7 +12,8 @@ from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
-from pipelines.journal import COLUMNS, Canvas, Chunk, Shelf, chunked, decode_chunk, published, read_all
+from pipelines.journal import COLUMNS, Canvas, Chunk, Shelf, chunked, decode_chunk, published
+from pipelines.reading import read_all
 from serving import images
 from serving.errors import BadInput
 

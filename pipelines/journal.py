@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import uuid
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any, Self
 
+from pipelines.reading import Read, read_all
 from serving import images
 from serving.errors import BadInput
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-MAX_FILE_BYTES = 512 * 1024 * 1024
 SUFFIX = {1: ".gray.u8", 3: ".colour.u8"}
 
 COLUMNS = (
@@ -43,6 +43,11 @@ COLUMNS = (
 )
 
 Columns = dict[str, list[Any]]
+
+_BUFFER_BYTES = 1 << 20
+
+
+_spec = lru_cache(maxsize=8)(images.ImageSpec)  # checked once, not once a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +70,7 @@ class Canvas:
 
     def spec(self, *, gray: bool) -> images.ImageSpec:
         """What an image is fitted to."""
-        channels = 1 if gray or self.channels == 1 else 3
-        return images.ImageSpec(self.height, self.width, channels, self.resize)
-
-    def stored_alike(self, other: Canvas) -> bool:
-        """Whether pixels stored for the other can be used for this one."""
-        return self.key() == other.key()
+        return _spec(self.height, self.width, 1 if gray or self.channels == 1 else 3, self.resize)
 
     def key(self) -> str:
         """Equal for canvases whose stored pixels are equal."""
@@ -86,7 +86,7 @@ class Chunk:
         root: the source's folder, or its URL.
         names: of the files, as the system knows them, relative to `root`.
         paths: the same files as manifests name them.
-        stamps: size and mtime_ns of each, as listed; a local file's are taken anew when it is read.
+        stamps: size and mtime_ns of each, as listed.
         canvas: how to store their pixels.
         journal: the folder to publish in.
     """
@@ -99,13 +99,13 @@ class Chunk:
     journal: Path
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Shelf:
-    """What a chunk's JSON says: columns with one entry per file, and rows per file of pixels."""
+    """What a chunk's JSON says: columns with one entry per file, and the rows in each file of pixels."""
 
     canvas: str
-    columns: Columns = field(default_factory=lambda: {name: [] for name in COLUMNS})
-    rows: dict[str, int] = field(default_factory=dict)
+    columns: Columns
+    rows: dict[str, int]
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
@@ -137,20 +137,16 @@ def decode_chunk(chunk: Chunk) -> Path:
         OSError: the journal can't be written.
     """
     stem = uuid.uuid4().hex
-    shelf = Shelf(canvas=chunk.canvas.key())
+    entries: list[tuple[Any, ...]] = []
     writers = _Writers(chunk.journal, stem)
     try:
         for path, read in zip(chunk.paths, read_all(chunk.root, chunk.names, chunk.stamps), strict=True):
-            _append(shelf.columns, _decode_one(path, read, canvas=chunk.canvas, writers=writers))
-        shelf.rows = writers.publish()
-        return _publish_json(chunk.journal / f"{stem}.json", asdict(shelf))
+            entries.append(_decode_one(path, read, canvas=chunk.canvas, writers=writers))
+        columns = dict(zip(COLUMNS, zip(*entries, strict=True), strict=True))
+        said = {"canvas": chunk.canvas.key(), "columns": columns, "rows": writers.publish()}
+        return _publish_json(chunk.journal / f"{stem}.json", said)
     finally:
         writers.discard()
-
-
-def is_url(root: str) -> bool:
-    """Whether a source's root is a URL for fsspec, and no local folder."""
-    return "://" in root
 
 
 def published(journal: Path) -> Iterator[tuple[Path, Shelf]]:
@@ -172,18 +168,20 @@ class _Writers:
 
     def __init__(self, journal: Path, stem: str) -> None:
         self._journal = journal
-        self._stem = stem
+        self._names = {channels: f"{stem}{suffix}" for channels, suffix in SUFFIX.items()}
         self._open: dict[str, IO[bytes]] = {}
         self._rows: dict[str, int] = {}
 
     def append(self, pixels: npt.NDArray[np.uint8]) -> tuple[str, int]:
-        name = f"{self._stem}{SUFFIX[pixels.shape[2]]}"
+        """Write a row of pixels; which file it is in, and where."""
+        name = self._names[pixels.shape[2]]
         if name not in self._open:
-            self._open[name] = (self._journal / f".{name}").open("wb", buffering=1 << 20)
+            self._open[name] = (self._journal / f".{name}").open("wb", buffering=_BUFFER_BYTES)
             self._rows[name] = 0
         self._open[name].write(pixels.tobytes())
-        self._rows[name] += 1
-        return name, self._rows[name] - 1
+        row = self._rows[name]
+        self._rows[name] = row + 1
+        return name, row
 
     def publish(self) -> dict[str, int]:
         for name, file in self._open.items():
@@ -199,86 +197,32 @@ class _Writers:
         self._open = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
-    """A file that was read, or why it couldn't be.
-
-    Attributes:
-        size: bytes.
-        mtime_ns: of its last change.
-        data: all of it, or None.
-        trouble: why there is no data.
-    """
-
-    size: int
-    mtime_ns: int
-    data: bytes | None
-    trouble: str | None = None
-
-
-def read_all(root: str, names: Sequence[str], stamps: Sequence[tuple[int, int]]) -> Iterator[Read]:
-    """The bytes of each file, in order, below a local folder or a URL."""
-    if not is_url(root):
-        for name, stamp in zip(names, stamps, strict=True):
-            yield _read_local(f"{root}/{name}", stamp)
-        return
-    from pipelines.remote import contents  # noqa: PLC0415 - workers on local folders start without fsspec
-
-    sizes = [size if size <= MAX_FILE_BYTES else 0 for size, _ in stamps]
-    for (size, mtime_ns), got in zip(stamps, contents(root, names, sizes), strict=True):
-        if isinstance(got, Exception):
-            yield Read(size, mtime_ns, None, f"can't be read: {got or type(got).__name__}")
-        else:
-            yield Read(size, mtime_ns, got)
-
-
-def _decode_one(path: str, read: Read, *, canvas: Canvas, writers: _Writers) -> dict[str, Any]:
-    """The columns of one file; an unreadable one has a reason and no content hash."""
-    entry: dict[str, Any] = dict.fromkeys(COLUMNS)
-    entry.update(path=path, size=read.size, mtime_ns=read.mtime_ns)
+def _decode_one(path: str, read: Read, *, canvas: Canvas, writers: _Writers) -> tuple[Any, ...]:
+    """One file's entry in the columns; an unreadable one has a reason and no content hash."""
     if read.data is None:
-        return entry | {"reason": read.trouble}
-    entry["file_hash"] = hashlib.sha256(read.data).hexdigest()
+        return path, read.size, read.mtime_ns, read.trouble, *_UNREAD
+    file_hash = hashlib.sha256(read.data).hexdigest()
     try:
         decoded = images.decode(read.data, max_pixels=canvas.max_pixels)
         pixels = decoded.pixels
-        entry["content_hash"] = images.content_hash(pixels)
+        content = images.content_hash(pixels)
         if gray := images.is_gray(pixels):
             pixels = pixels[..., :1]
         fitted = images.fit(pixels, canvas.spec(gray=gray))
     except BadInput as error:
-        return entry | {"reason": str(error), "content_hash": None}
+        return path, read.size, read.mtime_ns, str(error), *_undecodable(file_hash)
     except MemoryError:
-        return entry | {"reason": "needs more memory than there is", "content_hash": None}
-    entry.update(format=decoded.format, mode=decoded.mode, width=decoded.width, height=decoded.height)
-    entry["shard"], entry["offset"] = writers.append(fitted)
-    return entry
+        return path, read.size, read.mtime_ns, "needs more memory than there is", *_undecodable(file_hash)
+    place = writers.append(fitted)
+    seen = decoded.format, decoded.mode, decoded.width, decoded.height
+    return path, read.size, read.mtime_ns, None, *seen, content, file_hash, *place
 
 
-def _read_local(path: str, stamp: tuple[int, int]) -> Read:
-    """A file's bytes, size and time of change; never waits for a pipe that took the file's place."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        return Read(*stamp, None, f"can't be read: {error.strerror}")
-    try:
-        status = os.fstat(descriptor)
-        size, mtime_ns = status.st_size, status.st_mtime_ns
-        if size > MAX_FILE_BYTES:
-            return Read(size, mtime_ns, None, f"has {size} bytes; at most {MAX_FILE_BYTES} are read")
-        data = os.read(descriptor, size + 1)
-        while len(data) < size and (more := os.read(descriptor, size - len(data) + 1)):
-            data += more
-    except OSError as error:
-        return Read(*stamp, None, f"can't be read: {error.strerror}")
-    finally:
-        os.close(descriptor)
-    return Read(size, mtime_ns, data)
+_UNREAD = (None,) * (len(COLUMNS) - COLUMNS.index("format"))
 
 
-def _append(columns: Columns, entry: dict[str, Any]) -> None:
-    for name, column in columns.items():
-        column.append(entry[name])
+def _undecodable(file_hash: str) -> tuple[Any, ...]:
+    return tuple(file_hash if name == "file_hash" else None for name in COLUMNS[COLUMNS.index("format") :])
 
 
 def _publish_json(path: Path, values: dict[str, Any]) -> Path:

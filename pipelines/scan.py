@@ -18,8 +18,9 @@ import pyarrow as pa
 from pipelines import decode, ledger, manifest, sources
 from pipelines.dataset import Snapshot
 from pipelines.errors import BadRecipe, BadSource, EmptyFolder, PipelineError
-from pipelines.journal import COLUMNS, Canvas, is_url
+from pipelines.journal import COLUMNS, Canvas
 from pipelines.ledger import Dataset
+from pipelines.reading import is_url
 from pipelines.remote import walk_url
 from pipelines.walk import Found, walk
 

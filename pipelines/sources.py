@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from pipelines.errors import BadSource
-from pipelines.journal import is_url
+from pipelines.reading import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
