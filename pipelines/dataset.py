@@ -228,6 +228,8 @@ class Part:
         """
         image = self.snapshot.image
         out = np.empty((len(index), *image.shape), dtype=np.uint8)
+        if not len(index):
+            return out
         places = self._places[index]
         order = np.argsort(places[:, 0], kind="stable")
         shards, starts = np.unique(places[order, 0], return_index=True)

@@ -126,7 +126,7 @@ def test_folders_that_teach_nothing_are_refused(run, tmp_path, what, task, words
 
 def test_a_killed_run_goes_on_and_is_published_once(state, digits_folder, calotype, tmp_path):
     """Kill -9 in the middle of training, the same command again: one run, one version, no process left behind."""
-    words = ["run", str(digits_folder), "--name", "digits", "--epochs", "200", "--set", "patience=0", "--json"]
+    words = ["run", str(digits_folder), "--name", "digits", "--epochs", "40", "--set", "patience=0", "--json"]
     words += ["--workspace", str(tmp_path / "ws"), "--batch-size", "8"]
     environment = {**os.environ, "XDG_STATE_HOME": state}
     command = [sys.executable, "-m", "pipelines.cli", *words]
