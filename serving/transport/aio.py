@@ -8,23 +8,20 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
-from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 
 from serving.calls import Call, Method, Status
-from serving.errors import BadSetting
 from serving.interceptors import OK, hung_up, parse
-from serving.transport.health import Health
+from serving.transport import health
+from serving.transport.builtin import table
+from serving.transport.face import cannot_listen, channel_options, listen_address
 from serving.transport.stream import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 
     from serving.interceptors import Desk
     from serving.transport.face import Options
-
-# Pings without data are welcome this often, and also between calls: balancers and idle clients send them.
-_MIN_PING_INTERVAL_MS = 10_000
 
 
 class AioTransport:
@@ -39,12 +36,11 @@ class AioTransport:
     """
 
     def __init__(self, methods: Iterable[Method], desk: Desk, options: Options) -> None:
-        self._methods = tuple(methods)
-        self._desk = desk
         self._options = options
+        self._health = health.Health()
+        self._table = table(methods, desk, self._health)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="grpc-aio", daemon=True)
-        self._health = Health()
         self._streams: set[Stream] = set()
         self._server: grpc.aio.Server | None = None
         self._port = 0
@@ -69,8 +65,7 @@ class AioTransport:
 
     def set_health(self, name: str, *, serving: bool) -> None:
         """Say whether a service or model serves; any thread may."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(lambda: self._health.set(name, serving=serving))
+        self._health.set(name, serving=serving)
 
     def drain_and_stop(self, grace_seconds: float) -> None:
         """Say NOT_SERVING, let accepted calls finish, stop; may be called twice."""
@@ -94,26 +89,16 @@ class AioTransport:
 
     async def _start(self) -> None:
         options = self._options
-        server = grpc.aio.server(options=_channel_options(options.max_message_bytes))
-        for service in dict.fromkeys(method.service for method in self._methods):
-            server.add_generic_rpc_handlers((self._handlers(service),))
-            self._health.set(service, serving=True)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = [*dict.fromkeys(method.service for method in self._methods)]
-        names += [health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME]
-        reflection.enable_server_reflection(names, server)
-        host = f"[{options.host}]" if ":" in options.host else options.host
-        address = f"{host}:{options.port}"
+        server = grpc.aio.server(options=channel_options(options))
+        server.add_generic_rpc_handlers((self._handlers(),))
+        address = listen_address(options)
         try:
             if options.credentials is None:
                 self._port = server.add_insecure_port(address)
             else:
                 self._port = server.add_secure_port(address, options.credentials)
         except RuntimeError as error:
-            raise BadSetting(
-                f"Cannot listen on {address}: the port is in use, or the address is not of this machine. "
-                "Choose another --port (0 is any free one) or --host."
-            ) from error
+            raise cannot_listen(address) from error
         await server.start()
         self._server = server
 
@@ -124,17 +109,35 @@ class AioTransport:
         if self._server is not None:
             await self._server.stop(grace_seconds)
 
-    def _handlers(self, service: str) -> grpc.GenericRpcHandler:
+    def _handlers(self) -> grpc.GenericRpcHandler:
         handlers: dict[str, Any] = {
-            method.name: grpc.unary_unary_rpc_method_handler(self._unary(method))
+            path: grpc.unary_unary_rpc_method_handler(self._unary(method, desk))
             if method.refuse is None
-            else grpc.stream_stream_rpc_method_handler(self._stream(method))
-            for method in self._methods
-            if method.service == service
+            else grpc.stream_stream_rpc_method_handler(self._stream(method, desk))
+            for path, (method, desk) in self._table.items()
         }
-        return grpc.method_handlers_generic_handler(service, handlers)
+        handlers[health.WATCH] = grpc.unary_stream_rpc_method_handler(self._watch)
+        return _Handlers(handlers)
 
-    def _unary(self, method: Method) -> Callable[[bytes, Any], Coroutine[Any, Any, bytes]]:
+    async def _watch(self, data: bytes, context: Any) -> AsyncIterator[bytes]:
+        try:
+            name = health.watched(data)
+        except DecodeError:
+            await abort(context, Status(grpc.StatusCode.INVALID_ARGUMENT, "The bytes received are no message."))
+            raise AssertionError from None
+        statuses: asyncio.Queue[int | None] = asyncio.Queue()
+
+        def tell(status: int | None) -> None:
+            self._loop.call_soon_threadsafe(statuses.put_nowait, status)
+
+        leave = self._health.watch(name, tell)
+        try:
+            while (status := await statuses.get()) is not None:
+                yield health.told(status)
+        finally:
+            leave()
+
+    def _unary(self, method: Method, desk: Desk) -> Callable[[bytes, Any], Coroutine[Any, Any, bytes]]:
         async def handle(data: bytes, context: Any) -> bytes:
             call = call_of(method, context)
             status = OK
@@ -146,24 +149,24 @@ class AioTransport:
                 status = hung_up(call)
                 raise
             except Exception as error:  # noqa: BLE001 the one table knows what each means
-                status = self._desk.explain(error, call)
+                status = desk.explain(error, call)
             finally:
-                self._desk.finished(call, status)
+                desk.finished(call, status)
             await abort(context, status)
             raise AssertionError
 
         return handle
 
-    def _stream(self, method: Method) -> Callable[[Any, Any], Coroutine[Any, Any, None]]:
+    def _stream(self, method: Method, desk: Desk) -> Callable[[Any, Any], Coroutine[Any, Any, None]]:
         async def handle(_requests: Any, context: Any) -> None:
             if len(self._streams) >= self._options.max_streams:
                 message = f"--max-streams = {self._options.max_streams} streams are open: try again later."
                 status = Status(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
-                self._desk.finished(call_of(method, context), status)
+                desk.finished(call_of(method, context), status)
                 await abort(context, status)
             stream = Stream(
                 method,
-                self._desk,
+                desk,
                 context,
                 make_call=lambda: call_of(method, context),
                 window=self._options.max_stream_requests,
@@ -194,11 +197,12 @@ async def abort(context: Any, status: Status) -> None:
     await context.abort(status.code, status.message, status.trailers)
 
 
-def _channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
-    return [
-        ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share its callers
-        ("grpc.max_receive_message_length", max_message_bytes),
-        ("grpc.max_send_message_length", max_message_bytes),
-        ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MS),
-        ("grpc.keepalive_permit_without_calls", 1),
-    ]
+class _Handlers(grpc.GenericRpcHandler):
+    """Handlers by path."""
+
+    def __init__(self, handlers: dict[str, Any]) -> None:
+        self._handlers = handlers
+
+    def service(self, handler_call_details: Any) -> Any:
+        """The handler of a call; None: unknown method."""
+        return self._handlers.get(handler_call_details.method)

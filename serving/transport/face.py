@@ -9,10 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from serving.errors import BadSetting
+
 if TYPE_CHECKING:
     import grpc
 
 MEGABYTE = 1024 * 1024
+
+# Pings without data are welcome this often, and also between calls: balancers and idle clients send them.
+_MIN_PING_INTERVAL_MS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,3 +67,28 @@ class Transport(Protocol):
         Blocks until it has stopped; may be called twice.
         """
         ...
+
+
+def listen_address(options: Options) -> str:
+    """Where to listen, as gRPC writes it."""
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    return f"{host}:{options.port}"
+
+
+def cannot_listen(address: str) -> BadSetting:
+    """The error for an address that cannot be bound."""
+    return BadSetting(
+        f"Cannot listen on {address}: the port is in use, or the address is not of this machine. "
+        "Choose another --port (0 is any free one) or --host."
+    )
+
+
+def channel_options(options: Options) -> list[tuple[str, int]]:
+    """What every form tells the C core."""
+    return [
+        ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share its callers
+        ("grpc.max_receive_message_length", options.max_message_bytes),
+        ("grpc.max_send_message_length", options.max_message_bytes),
+        ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]

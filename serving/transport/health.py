@@ -1,64 +1,113 @@
-"""grpc.health.v1 on asyncio: Check, and a Watch that ends when the server drains, so that no watcher holds it up."""
+"""What serves, by name, as grpc.health.v1 tells it: the one account behind Check and Watch of every transport."""
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from grpc_health.v1 import health_pb2
+
+from serving.calls import Method, answered
+from serving.errors import ModelNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    from serving.calls import Call
+
+NAME: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+WATCH: Final = f"/{NAME}/Watch"
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
-class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpc ships no types
-    """What serves, by name. Everything here runs on the event loop.
+@dataclass(slots=True, eq=False)
+class _Watch:
+    """Somebody who wants to know; `last` is what was told, and mutable."""
 
-    Mutable: `_known` (name -> status), `_changed` (replaced at each change), `_draining`.
+    name: str
+    tell: Callable[[int | None], None]
+    last: int | None = None
+
+
+class Health:
+    """Statuses by name; every method may be called from any thread.
+
+    Mutable, under `_lock`: `_known` (name -> status), `_watches`, `_draining`.
     """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._known: dict[str, int] = {}
-        self._changed = asyncio.Event()
+        self._watches: set[_Watch] = set()
         self._draining = False
 
     def set(self, name: str, *, serving: bool) -> None:
         """Say whether `name` serves; while draining nothing does."""
-        self._known[name] = SERVING if serving and not self._draining else NOT_SERVING
-        self._tell()
+        with self._lock:
+            self._known[name] = SERVING if serving and not self._draining else NOT_SERVING
+            self._tell()
 
     def drain(self) -> None:
-        """Say NOT_SERVING to everybody for good, and end the watches."""
-        self._draining = True
-        self._known = dict.fromkeys(self._known, NOT_SERVING)
-        self._tell()
+        """Say NOT_SERVING to everybody for good, and end the watches, so that no watcher holds the server up."""
+        with self._lock:
+            self._draining = True
+            self._known = dict.fromkeys(self._known, NOT_SERVING)
+            self._tell()
+
+    def watch(self, name: str, tell: Callable[[int | None], None]) -> Callable[[], None]:
+        """Tell the status of `name`, now and whenever it changes.
+
+        Args:
+            name: of a service or model.
+            tell: takes a status, or None when there will be no more; must return at once and call nothing here.
+
+        Returns:
+            What ends the watch; may be called twice.
+        """
+        watch = _Watch(name, tell)
+        with self._lock:
+            self._watches.add(watch)
+            self._tell()
+
+        def leave() -> None:
+            with self._lock:
+                self._watches.discard(watch)
+
+        return leave
+
+    def methods(self) -> tuple[Method, ...]:
+        """Check, as a transport serves it."""
+        return (Method(service=NAME, name="Check", request=health_pb2.HealthCheckRequest, start=self._check),)
+
+    def _check(self, request: Any, _call: Call) -> Future[Any]:
+        with self._lock:
+            status = self._known.get(request.service)
+        if status is None:
+            raise ModelNotFound(f"No service or model is called {request.service!r} here.")
+        return answered(health_pb2.HealthCheckResponse(status=status))
 
     def _tell(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 gRPC's name
-        """The status of one name."""
-        status = self._known.get(request.service)
-        if status is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"No service or model is called {request.service!r} here.")
-        return health_pb2.HealthCheckResponse(status=status)
-
-    async def Watch(self, request: Any, _context: Any) -> AsyncIterator[Any]:  # noqa: N802 gRPC's name
-        """The status of one name, now and whenever it changes."""
-        last: int | None = None
-        while True:
-            changed = self._changed
-            status = self._known.get(request.service, UNKNOWN)
-            if status != last:
-                last = status
-                yield health_pb2.HealthCheckResponse(status=status)
+        for watch in self._watches:
+            status = self._known.get(watch.name, UNKNOWN)
+            if status != watch.last:
+                watch.last = status
+                watch.tell(status)
             if self._draining:
-                return
-            if changed is self._changed:
-                await changed.wait()
+                watch.tell(None)
+        if self._draining:
+            self._watches.clear()
+
+
+def watched(data: bytes) -> str:
+    """The name that the request of a Watch asks for; raises protobuf's DecodeError."""
+    return str(health_pb2.HealthCheckRequest.FromString(data).service)
+
+
+def told(status: int) -> bytes:
+    """The message of a Watch."""
+    return bytes(health_pb2.HealthCheckResponse(status=status).SerializeToString())
