@@ -167,12 +167,10 @@ def commonest_size(sizes: Iterable[tuple[int, int]]) -> tuple[int, int] | None:
 
 def size_in(outcomes: Iterable[Outcome]) -> tuple[int, int] | None:
     """The commonest size of the contents that were decoded, copies counted once."""
-    contents = {
-        outcome[_AT["content_hash"]]: (outcome[_AT["height"]], outcome[_AT["width"]])
-        for outcome in outcomes
-        if outcome[_AT["content_hash"]] is not None
-    }
-    return commonest_size(contents.values())
+    content, height, width = _AT["content_hash"], _AT["height"], _AT["width"]
+    by_content = {outcome[content]: (outcome[height], outcome[width]) for outcome in outcomes}
+    by_content.pop(None, None)
+    return commonest_size(by_content.values())
 
 
 def first_canvas(recipe: DataRecipe, image: Mapping[str, Any] | None) -> Canvas | None:

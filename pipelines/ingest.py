@@ -138,7 +138,8 @@ def _seal(staged: Staged, dataset: Dataset | None, *, progress: Progress) -> Dat
     labels = sorted({rows["label"][index] for index in verdict.used.values()})
     _check_labels(labels, staged)
     progress("split", len(parts), len(parts))
-    gray = all(channels_of(rows["shard"][index]) == 1 for index in verdict.used.values())
+    shards = {rows["shard"][index] for index in verdict.used.values()}
+    gray = all(channels_of(shard) == 1 for shard in shards)
     channels = staged.canvas.channels or (1 if gray else 3)
     image = ImageSpec(staged.canvas.height, staged.canvas.width, channels, staged.canvas.resize)
     arrangement = _arrange(rows, verdict, parts=parts, labels=labels, image=image, staged=staged, shelves=shelves)
@@ -203,7 +204,7 @@ def _arrange(
     staged: Staged,
     shelves: list[Path],
 ) -> Arrangement:
-    contents = sorted(parts, key=lambda content: (PARTS.index(parts[content]), content))
+    contents = [one for name in PARTS for one in sorted(c for c, assigned in parts.items() if assigned == name)]
     at = [verdict.used[content] for content in contents]
     files = sorted({rows["shard"][index] for index in at})
     number = {name: index for index, name in enumerate(files)}
@@ -238,7 +239,7 @@ def _manifest(rows: Columns, verdict: checks.Verdict, arrangement: Arrangement, 
         "split": [part_of.get(index) for index in range(len(rows["path"]))],
         "row": [row_of.get(index) for index in range(len(rows["path"]))],
     }
-    return pa.table({name: columns[name] for name in manifest.SCHEMA.names}, schema=manifest.SCHEMA)
+    return manifest.table(columns, manifest.SCHEMA)
 
 
 def _result(staged: Staged, dataset: Dataset, *, seconds: dict[str, float]) -> IngestResult:

@@ -31,6 +31,7 @@ DATASET = "dataset.json"
 SNAPSHOTS = "snapshots"
 JOURNAL = ".journal"
 LOCK = ".lock"
+SCHEMA = pa.schema([(name, pa.string()) for name in ("content_hash", "split", "groups", "likeness")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +141,11 @@ class Ledger:
         def by_content(name: str) -> dict[str, Any]:
             return {key: value for key, value in zip(contents, columns[name], strict=True) if value is not None}
 
-        groups = {content: tuple(names) for content, names in by_content("group").items()}
-        return cls(parts=by_content("split"), groups=groups, likeness=by_content("likeness"))
+        return cls(
+            parts=by_content("split"),
+            groups={content: tuple(json.loads(names)) for content, names in by_content("groups").items()},
+            likeness={content: int(value, 16) for content, value in by_content("likeness").items()},
+        )
 
     @classmethod
     def empty(cls) -> Self:
@@ -151,18 +155,18 @@ class Ledger:
     def write(self, folder: Path) -> str:
         """Write it below `folder` under a name made from its content, which is returned."""
         contents = sorted(self.parts)
-        table = pa.table(
-            {
-                "content_hash": pa.array(contents, pa.string()),
-                "split": pa.array([self.parts[content] for content in contents], pa.string()),
-                "group": pa.array([self.groups.get(content) for content in contents], pa.list_(pa.string())),
-                "likeness": pa.array([self.likeness.get(content) for content in contents], pa.uint64()),
-            }
-        )
-        digest = hashlib.sha256(repr(list(zip(*table.to_pydict().values(), strict=True))).encode())
+        groups = {content: json.dumps(names) for content, names in self.groups.items()}
+        likeness = {content: f"{value:016x}" for content, value in self.likeness.items()}
+        columns: dict[str, list[Any]] = {
+            "content_hash": contents,
+            "split": [self.parts[content] for content in contents],
+            "groups": [groups.get(content) for content in contents],
+            "likeness": [likeness.get(content) for content in contents],
+        }
+        digest = hashlib.sha256(json.dumps(columns).encode())
         name = f"ledger-{digest.hexdigest()[:16]}.parquet"
         if not (folder / name).exists():
-            manifest.write(table, folder / name)
+            manifest.write(manifest.table(columns, SCHEMA), folder / name)
         return name
 
 

@@ -6,14 +6,15 @@ It knows the columns and what a path says (label, part), not what an image is.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 PartName = Literal["train", "validation", "test"]
@@ -76,11 +77,33 @@ def label_and_part(path: str, *, presplit: bool) -> tuple[str | None, PartName |
     return (labels[0] if labels else None), part
 
 
-def write(table: pa.Table, path: Path) -> None:
+def table(columns: Mapping[str, Sequence[Any]], schema: pa.Schema) -> pa.Table:
+    """A table of string and integer columns from lists, in which None is null.
+
+    Not `pyarrow.table`, which imports pandas, where it is installed, to ask whether a list is a Series.
+    """
+    arrays = [_array(columns[field.name], field.type) for field in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    if kind == pa.string():
+        builder = pa.lib.StringBuilder()
+        builder.append_values(values)
+        return builder.finish()
+    nulls = None
+    if None in values:
+        nulls = pa.py_buffer(np.packbits([value is not None for value in values], bitorder="little"))
+        values = [value or 0 for value in values]
+    whole = np.array(values, dtype=np.int64)
+    return pa.Array.from_buffers(pa.int64(), len(values), [nulls, pa.py_buffer(whole)]).cast(kind)
+
+
+def write(rows: pa.Table, path: Path) -> None:
     """Put a table at `path` in one step: a reader sees the old file or the whole new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(rows, temporary, compression="zstd")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -91,14 +114,14 @@ def read(path: Path, columns: list[str] | None = None) -> pa.Table:
     return pq.read_table(path, columns=columns, memory_map=False)
 
 
-def counts(table: pa.Table) -> dict[str, int]:
+def counts(rows: pa.Table) -> dict[str, int]:
     """Files by what became of them: the parts, quarantined, duplicates, conflicts, ignored, and all files."""
-    by_split = _tally(table["split"])
-    by_status = _tally(table["status"])
+    by_split = _tally(rows["split"])
+    by_status = _tally(rows["status"])
     return {
         **{part: by_split.get(part, 0) for part in PARTS},
         **{word: by_status.get(status, 0) for status, word in _COUNTED.items()},
-        "files": table.num_rows,
+        "files": rows.num_rows,
     }
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines import decode, ledger, manifest, sources
 from pipelines.dataset import Snapshot
@@ -36,6 +37,14 @@ Columns = dict[str, list[Any]]
 STAGED = "staged.parquet"
 KNOWN_SETS = "sources"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+STAGED_SCHEMA = pa.schema(
+    [
+        *(field for field in manifest.SCHEMA if field.name not in {"split", "row"}),
+        ("part", pa.string()),
+        ("shard", pa.string()),
+        ("offset", pa.int64()),
+    ]
+)
 OUTSIDE_LABELS = "lies outside any label's folder"
 
 
@@ -157,7 +166,7 @@ def list_source(root: str, *, task: str) -> Listing:
     labels = [label for label, _ in said]
     if task == "classify":
         found = [
-            replace(one, ignored=OUTSIDE_LABELS) if label is None and not (one.ignored or one.trouble) else one
+            one._replace(ignored=OUTSIDE_LABELS) if label is None and not (one.ignored or one.trouble) else one
             for one, label in zip(found, labels, strict=True)
         ]
     else:
@@ -201,10 +210,6 @@ def _stage(
     dataset = Dataset.read(dataset_dir)
     canvas = decode.first_canvas(recipe, dataset.image if dataset else None)
     before = _Before.read(dataset_dir, dataset)
-    known = before.known(canvas) if not verify else {}
-    candidates = listing.candidates
-    todo = [found for found in candidates if not decode.still_true(known.get(found.path), found)]
-    paths = {found.path for found in listing.found}
     staged = Staged(
         dataset_dir=dataset_dir,
         source=where.identity,
@@ -214,22 +219,27 @@ def _stage(
         presplit=listing.presplit,
         new=0,
         unchanged=len(listing.found),
-        removed=len(before.files.keys() - paths),
+        removed=before.removed(listing),
         seconds=0.0,
         nothing_new=False,
     )
     if before.same(listing, recipe=recipe, task=task) and not verify:
         return replace(staged, nothing_new=True)
+    known = before.known(canvas) if not verify else {}
+    candidates = listing.candidates
+    todo = [found for found in candidates if not known or not decode.still_true(known.get(found.path), found)]
     journal = dataset_dir / ledger.JOURNAL
     if verify:
         shutil.rmtree(journal, ignore_errors=True)
     decode.sweep(journal)
     outcomes, canvas = _decode(todo, staged, where, canvas, workers=workers, progress=progress)
-    outcomes |= {path: outcome for path, outcome in known.items() if path not in outcomes}
+    outcomes = known | outcomes
     if not any(decode.field_of(outcomes[found.path], "content_hash") for found in candidates):
         raise EmptyFolder(_nothing_readable(where.root, candidates, outcomes))
     manifest.write(_staged_table(listing, outcomes), journal / STAGED)
-    new = sum(1 for found in listing.found if not before.has(found, outcomes.get(found.path)))
+    new = len(listing.found)
+    if before.files:
+        new = sum(1 for found in listing.found if not before.has(found, outcomes.get(found.path)))
     return replace(staged, canvas=canvas, new=new, unchanged=len(listing.found) - new)
 
 
@@ -286,24 +296,16 @@ def _staged_table(listing: Listing, outcomes: dict[str, decode.Outcome]) -> pa.T
             found.mtime_ns if row is nothing else row[2] for found, row in zip(listing.found, rows, strict=True)
         ],
     }
-    return pa.table({name: pa.array(column, _TYPES[name]) for name, column in columns.items()})
-
-
-_TYPES: dict[str, pa.DataType] = {
-    **{field.name: field.type for field in manifest.SCHEMA},
-    "part": pa.string(),
-    "shard": pa.string(),
-    "offset": pa.int64(),
-}
+    return manifest.table(columns, STAGED_SCHEMA)
 
 
 @dataclass(frozen=True, slots=True)
 class _Before:
-    """What the last ingest knew: files by path, and the current snapshot's rows."""
+    """What the last ingest knew: size, time and hash of files by path, and the current snapshot's rows."""
 
     dataset: Dataset | None = None
     files: dict[str, tuple[int, int, str | None]] = field(default_factory=dict)
-    rows: Columns = field(default_factory=dict)
+    rows: pa.Table = None
     snapshot: Snapshot | None = None
 
     @classmethod
@@ -311,10 +313,9 @@ class _Before:
         if dataset is None:
             return cls()
         path = dataset.snapshot_path(folder)
-        rows = manifest.read(path / manifest.MANIFEST).to_pydict()
-        files = dict(
-            zip(rows["path"], zip(rows["size"], rows["mtime_ns"], rows["file_hash"], strict=True), strict=True)
-        )
+        rows = manifest.read(path / manifest.MANIFEST)
+        states = zip(*(rows[name].to_pylist() for name in ("size", "mtime_ns", "file_hash")), strict=True)
+        files = dict(zip(rows["path"].to_pylist(), states, strict=True))
         return cls(dataset, files=files, rows=rows, snapshot=Snapshot.open(path))
 
     def has(self, found: Found, outcome: decode.Outcome | None = None) -> bool:
@@ -323,29 +324,33 @@ class _Before:
         same_bytes = outcome is None or decode.field_of(outcome, "file_hash") == file_hash
         return size == found.size and mtime_ns == found.mtime_ns and same_bytes
 
+    def removed(self, listing: Listing) -> int:
+        """How many of its files are gone."""
+        return len(self.files.keys() - {found.path for found in listing.found}) if self.files else 0
+
     def same(self, listing: Listing, *, recipe: DataRecipe, task: str) -> bool:
         """Whether the source, and what is wanted of it, is what the current snapshot was made from."""
-        if self.dataset is None or self.dataset.task != task or self.dataset.recipe != recipe.model_dump(mode="json"):
+        if self.dataset is None or self.dataset.task != task:
             return False
-        unread = (
-            status == "quarantined" and file_hash is None
-            for status, file_hash in zip(self.rows["status"], self.rows["file_hash"], strict=True)
-        )
-        return len(listing.found) == len(self.files) and all(map(self.has, listing.found)) and not any(unread)
+        if self.dataset.recipe != recipe.model_dump(mode="json") or len(listing.found) != len(self.files):
+            return False
+        unread = pc.and_(pc.equal(self.rows["status"], "quarantined"), pc.is_null(self.rows["file_hash"]))
+        return not pc.any(unread).as_py() and all(map(self.has, listing.found))
 
     def known(self, canvas: Canvas | None) -> dict[str, decode.Outcome]:
         """Outcomes by path, of files whose pixels the current snapshot has, and of those that can't be decoded."""
         if self.dataset is None or self.snapshot is None or canvas is None or not self._stored_alike(canvas):
             return {}
+        rows: Columns = self.rows.to_pydict()
         places = self.snapshot.places()
         shards = [shard.file for shard in self.snapshot.shards]
         by_content = {
             content: places[row]
-            for content, row in zip(self.rows["content_hash"], self.rows["row"], strict=True)
+            for content, row in zip(rows["content_hash"], rows["row"], strict=True)
             if row is not None
         }
-        columns = {name: self.rows[name] for name in COLUMNS if name not in ("shard", "offset")}
-        places_of = [by_content.get(content) for content in self.rows["content_hash"]]
+        columns = {name: rows[name] for name in COLUMNS if name not in ("shard", "offset")}
+        places_of = [by_content.get(content) for content in rows["content_hash"]]
         columns["shard"] = [None if place is None else shards[place[0]] for place in places_of]
         columns["offset"] = [None if place is None else int(place[1]) for place in places_of]
         columns["reason"] = [

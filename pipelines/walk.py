@@ -9,8 +9,7 @@ import os
 import re
 import stat
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,9 +26,8 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One file, or one thing that stands where a file could.
+class Found(NamedTuple):
+    """One file, or one thing that stands where a file could (a named tuple, because there are millions).
 
     Attributes:
         name: as the system knows it, relative to the root, with `/`; may hold surrogates.
@@ -109,27 +107,21 @@ def _listing(root: str, folder: str, *, real: deque[str], linked: deque[str]) ->
         yield _entry(folder, trouble=f"the folder can't be listed: {error.strerror}")
         return
     for entry in ordered:
-        name = f"{folder}/{entry.name}" if folder else entry.name
+        base = entry.name
+        name = f"{folder}/{base}" if folder else base
         try:
             status = entry.stat()
         except OSError as error:
             yield _unreachable(entry, name, error)
             continue
-        if stat.S_ISDIR(status.st_mode):
-            if not is_hidden_folder(entry.name):
+        kind = stat.S_IFMT(status.st_mode)
+        if kind == stat.S_IFDIR:
+            if not is_hidden_folder(base):
                 (linked if entry.is_symlink() else real).append(name)
             continue
-        kind = _KINDS.get(stat.S_IFMT(status.st_mode))
-        ignored = why_ignored(entry.name) or (f"{kind}, not a file" if kind else None)
-        path = printable(name)
-        yield Found(
-            name=name if path != name else path,
-            path=path,
-            size=status.st_size,
-            mtime_ns=status.st_mtime_ns,
-            ignored=ignored,
-            trouble=None if ignored else unusable_name(name),
-        )
+        ignored = why_ignored(base) or (f"{_KINDS[kind]}, not a file" if kind in _KINDS else None)
+        trouble = None if ignored else unusable_name(name)
+        yield Found(name, printable(name), status.st_size, status.st_mtime_ns, ignored, trouble)
 
 
 def _unreachable(entry: os.DirEntry[str], name: str, error: OSError) -> Found:
@@ -155,4 +147,4 @@ def unusable_name(name: str) -> str | None:
 
 
 def _entry(name: str, *, ignored: str | None = None, trouble: str | None = None) -> Found:
-    return Found(name=name, path=printable(name), size=0, mtime_ns=0, ignored=ignored, trouble=trouble)
+    return Found(name, printable(name), 0, 0, ignored, trouble)
