@@ -6,29 +6,29 @@ Turns a listing into rows with pixels in the journal. It judges nothing: see `ch
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
 from collections import Counter
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.journal import COLUMNS, Canvas, Chunk, Shelf, chunked, decode_chunk, published
+from pipelines import pool
+from pipelines.journal import COLUMNS, Canvas, Chunk, Shelf, chunked, published
 from pipelines.reading import read_all
 from serving import images
 from serving.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from pipelines.config import DataRecipe
     from pipelines.walk import Found
 
 Outcome = tuple[Any, ...]
+Run = Callable[[Sequence[Chunk]], Iterable[Path]]
 
 CHUNK_FILES = 4096
 SMALLEST_CHUNK_FILES = 64
-FILES_WORTH_A_WORKER = 1500
 SAMPLE_FILES = 101
 LARGEST_CHOSEN_SIDE = 224
 
@@ -66,17 +66,26 @@ def decode_all(
     root: str,
     canvas: Canvas,
     journal: Path,
-    workers: int | None,
+    run: Run | None,
     progress: Callable[[str, int, int], None],
 ) -> dict[str, Outcome]:
     """Decode files, those aside whose outcome is in the journal already; outcomes by path.
+
+    Args:
+        todo: the files.
+        root: of the source.
+        canvas: how to store their pixels.
+        journal: where outcomes are published.
+        run: what takes `decode_chunk` to every chunk; None: as many processes here as are worth it.
+        progress: told after each chunk.
 
     Raises:
         OSError: the journal can't be written.
     """
     outcomes = _from_journal(journal, canvas)
     missing = [found for found in todo if not still_true(outcomes.get(found.path), found)]
-    count = worker_count(len(missing)) if workers is None else workers
+    count = pool.worker_count(len(missing))
+    run = run or partial(pool.run_chunks, workers=count)
     per_chunk = max(SMALLEST_CHUNK_FILES, min(CHUNK_FILES, math.ceil(len(missing) / (4 * max(1, count)))))
     chunks = [
         Chunk(
@@ -90,7 +99,7 @@ def decode_all(
         for part in chunked(missing, per_chunk)
     ]
     done = len(todo) - len(missing)
-    for path in _run(chunks, workers=count):
+    for path in run(chunks):
         shelf = Shelf.read(path)
         if shelf is None:
             raise OSError(f"{path} vanished or was cut short while it was written")
@@ -98,30 +107,6 @@ def decode_all(
         done += len(shelf.columns["path"])
         progress("decode", done, len(todo))
     return {found.path: outcomes[found.path] for found in todo}
-
-
-def worker_count(files: int) -> int:
-    """How many processes are worth starting for so many files; 0: none but this one."""
-    useful = files // FILES_WORTH_A_WORKER
-    return 0 if useful < 1 else min(len(os.sched_getaffinity(0)), useful + 1)
-
-
-def _run(chunks: Sequence[Chunk], *, workers: int) -> Iterator[Path]:
-    """The chunks' results in the order in which they are ready."""
-    daemon = multiprocessing.current_process().daemon  # such a process may start no others
-    if workers <= 1 or daemon or len(chunks) == 1:
-        yield from map(decode_chunk, chunks)
-        return
-    context = multiprocessing.get_context("spawn")  # the parent may have threads
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        pending = {pool.submit(decode_chunk, chunk) for chunk in chunks}
-        try:
-            while pending:
-                ready, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in ready:
-                    yield future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _from_journal(journal: Path, canvas: Canvas) -> dict[str, Outcome]:

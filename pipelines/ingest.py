@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import checks, ledger, manifest
+from pipelines import checks, decode, ledger, manifest
 from pipelines.dataset import PIXELS, Arrangement, Shard, Snapshot, find_shard, seal
 from pipelines.errors import BadSource, PipelineError
 from pipelines.journal import channels_of
@@ -79,6 +79,7 @@ def ingest(
     task: str = "classify",
     progress: Progress = silent,
     verify: bool = False,
+    run: decode.Run | None = None,
     workers: int | None = None,
 ) -> IngestResult:
     """Bring a dataset up to date with its source.
@@ -90,13 +91,17 @@ def ingest(
         task: classify or reconstruct.
         progress: called with a stage's name, and how much of how much is done.
         verify: read every file, also those whose size and time didn't change.
-        workers: processes that decode; None: as many as are worth it.
+        run: what takes `journal.decode_chunk` to every chunk, for example a cluster whose machines see both
+            folders; None: processes of this machine.
+        workers: how many of those; None: as many as are worth it.
 
     Raises:
         UsageError: the source, or the recipe for this dataset, can't be; nothing was left behind.
         PipelineError: another ingest holds the dataset, or the disk is full; the old snapshot is still there.
     """
-    staged = scan_and_decode(source, dataset_dir, recipe, task=task, progress=progress, verify=verify, workers=workers)
+    staged = scan_and_decode(
+        source, dataset_dir, recipe, task=task, progress=progress, verify=verify, run=run, workers=workers
+    )
     return split_and_seal(staged, progress=progress)
 
 

@@ -43,6 +43,7 @@ COLUMNS = (
 )
 
 Columns = dict[str, list[Any]]
+Entry = tuple[Any, ...]
 
 _BUFFER_BYTES = 1 << 20
 
@@ -137,16 +138,23 @@ def decode_chunk(chunk: Chunk) -> Path:
         OSError: the journal can't be written.
     """
     stem = uuid.uuid4().hex
-    entries: list[tuple[Any, ...]] = []
+    entries: list[Entry] = []
     writers = _Writers(chunk.journal, stem)
     try:
         for path, read in zip(chunk.paths, read_all(chunk.root, chunk.names, chunk.stamps), strict=True):
             entries.append(_decode_one(path, read, canvas=chunk.canvas, writers=writers))
-        columns = dict(zip(COLUMNS, zip(*entries, strict=True), strict=True))
-        said = {"canvas": chunk.canvas.key(), "columns": columns, "rows": writers.publish()}
-        return _publish_json(chunk.journal / f"{stem}.json", said)
+        return _publish(chunk, stem, entries, rows=writers.publish())
     finally:
         writers.discard()
+
+
+def give_up(chunk: Chunk, reason: str) -> Path:
+    """Publish a chunk as one whose files, though they can be read, can't be decoded for this reason."""
+    entries: list[Entry] = [
+        (path, read.size, read.mtime_ns, reason, *_undecodable(hashlib.sha256(read.data or b"").hexdigest()))
+        for path, read in zip(chunk.paths, read_all(chunk.root, chunk.names, chunk.stamps), strict=True)
+    ]
+    return _publish(chunk, uuid.uuid4().hex, entries, rows={})
 
 
 def published(journal: Path) -> Iterator[tuple[Path, Shelf]]:
@@ -197,7 +205,7 @@ class _Writers:
         self._open = {}
 
 
-def _decode_one(path: str, read: Read, *, canvas: Canvas, writers: _Writers) -> tuple[Any, ...]:
+def _decode_one(path: str, read: Read, *, canvas: Canvas, writers: _Writers) -> Entry:
     """One file's entry in the columns; an unreadable one has a reason and no content hash."""
     if read.data is None:
         return path, read.size, read.mtime_ns, read.trouble, *_UNREAD
@@ -225,10 +233,14 @@ def _undecodable(file_hash: str) -> tuple[Any, ...]:
     return tuple(file_hash if name == "file_hash" else None for name in COLUMNS[COLUMNS.index("format") :])
 
 
-def _publish_json(path: Path, values: dict[str, Any]) -> Path:
+def _publish(chunk: Chunk, stem: str, entries: Sequence[Entry], *, rows: dict[str, int]) -> Path:
+    columns = dict(zip(COLUMNS, zip(*entries, strict=True), strict=True))
+    path = chunk.journal / f"{stem}.json"
     temporary = path.with_name(f".{path.name}")
     try:
-        temporary.write_text(json.dumps(values), encoding="utf-8")
+        temporary.write_text(
+            json.dumps({"canvas": chunk.canvas.key(), "columns": columns, "rows": rows}), encoding="utf-8"
+        )
         temporary.rename(path)
     except OSError:
         temporary.unlink(missing_ok=True)

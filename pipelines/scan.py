@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import decode, ledger, manifest, sources
+from pipelines import decode, ledger, manifest, pool, sources
 from pipelines.dataset import Snapshot
 from pipelines.errors import BadRecipe, BadSource, EmptyFolder, PipelineError
 from pipelines.journal import COLUMNS, Canvas
@@ -26,7 +26,8 @@ from pipelines.remote import walk_url
 from pipelines.walk import Found, walk
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from functools import partial
+from pathlib import Path
 
     from pipelines.config import DataRecipe
     from pipelines.manifest import PartName
@@ -113,10 +114,13 @@ def scan_and_decode(
     task: str = "classify",
     progress: Progress = silent,
     verify: bool = False,
+    run: decode.Run | None = None,
     workers: int | None = None,
 ) -> Staged:
     """List the source and decode what is new in it; arguments and errors as in `ingest`."""
     started = time.perf_counter()
+    if run is None and workers is not None:
+        run = partial(pool.run_chunks, workers=workers)
     where = sources.find(source, cache=dataset_dir.parents[1] / KNOWN_SETS)
     if not is_url(where.root) and dataset_dir.resolve().is_relative_to(where.root):
         raise BadSource(
@@ -130,7 +134,7 @@ def scan_and_decode(
     progress("list", len(listing.found), len(listing.found))
     with dataset_held(dataset_dir):
         staged = _stage(
-            listing, where, dataset_dir, recipe, task=task, progress=progress, verify=verify, workers=workers
+            listing, where, dataset_dir, recipe, task=task, progress=progress, verify=verify, run=run
         )
     return replace(staged, seconds=time.perf_counter() - started)
 
@@ -205,7 +209,7 @@ def _stage(
     task: str,
     progress: Progress,
     verify: bool,
-    workers: int | None,
+    run: decode.Run | None,
 ) -> Staged:
     dataset = Dataset.read(dataset_dir)
     canvas = decode.first_canvas(recipe, dataset.image if dataset else None)
@@ -232,7 +236,7 @@ def _stage(
     if verify:
         shutil.rmtree(journal, ignore_errors=True)
     decode.sweep(journal)
-    outcomes, canvas = _decode(todo, staged, where, canvas, workers=workers, progress=progress)
+    outcomes, canvas = _decode(todo, staged, where, canvas, run=run, progress=progress)
     outcomes = known | outcomes
     if not any(decode.field_of(outcomes[found.path], "content_hash") for found in candidates):
         raise EmptyFolder(_nothing_readable(where.root, candidates, outcomes))
@@ -249,7 +253,7 @@ def _decode(
     where: sources.Source,
     canvas: Canvas | None,
     *,
-    workers: int | None,
+    run: decode.Run | None,
     progress: Progress,
 ) -> tuple[dict[str, decode.Outcome], Canvas]:
     """Outcomes by path; where the size is to be chosen it is guessed from a sample, and decoding shows if rightly."""
@@ -260,7 +264,7 @@ def _decode(
         chosen = Canvas(height, width, recipe.channels, recipe.resize, recipe.max_image_pixels)
     while True:
         outcomes = decode.decode_all(
-            todo, root=where.root, canvas=chosen, journal=journal, workers=workers, progress=progress
+            todo, root=where.root, canvas=chosen, journal=journal, run=run, progress=progress
         )
         size = decode.size_in(outcomes.values())
         if canvas is not None or size is None or size == (chosen.height, chosen.width):

@@ -1,0 +1,48 @@
+"""Chunks through processes, and through whatever else is given."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+
+from pipelines.config import DataRecipe
+from pipelines.ingest import ingest
+from pipelines.journal import decode_chunk
+from pipelines.pool import run_chunks, worker_count
+from tests.pipelines.fatal_decoder import fatal
+from tests.pipelines.image_folders import labelled, picture, put
+
+RECIPE = DataRecipe()
+
+
+@pytest.mark.slow
+def test_a_file_that_kills_the_decoder(tmp_path):
+    """A file on which the decoder crashes is found and quarantined, its neighbours are used, the next run is calm."""
+    source = labelled(tmp_path / "photos", {"a": 70, "b": 70})
+    put(source / "a" / "fatal.png", picture(999))
+    home = tmp_path / "w" / "datasets" / "photos"
+    result = ingest(str(source), home, RECIPE, run=partial(run_chunks, workers=2, work=fatal))
+    assert result.quarantined == [{"path": "a/fatal.png", "reason": "the decoder crashed on it"}]
+    assert result.images["files"] == 141
+    assert ingest(str(source), home, RECIPE).new == 0
+
+
+def test_another_runner(tmp_path):
+    """Chunks may be decoded by anything that calls the same function: the snapshot is the same."""
+    source = labelled(tmp_path / "photos", {"a": 100, "b": 100})
+
+    def by_threads(chunks):
+        with ThreadPoolExecutor(3) as threads:
+            return list(threads.map(decode_chunk, chunks))[::-1]
+
+    one = ingest(str(source), tmp_path / "w" / "datasets" / "one", RECIPE, run=by_threads)
+    two = ingest(str(source), tmp_path / "w" / "datasets" / "two", RECIPE)
+    assert one.snapshot == two.snapshot
+
+
+def test_processes_must_be_worth_it():
+    """Few files are decoded in this process; many never by more processes than there are processors."""
+    assert worker_count(100) == 0
+    assert 1 <= worker_count(10_000_000) <= 1024
