@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
-NARROWEST = 100
+NARROWEST = 110
 
 
 def stderr_console() -> Console:

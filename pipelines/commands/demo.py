@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 DATASET = "digits"
 CLASSIFIER = "digits"
 AUTOENCODER = "digits-autoencoder"
+DEMO_MODELS = (("classify", CLASSIFIER, "lenet5"), ("reconstruct", AUTOENCODER, "autoencoder"))
 CALOTYPE = (sys.executable, "-m", "pipelines.cli")
 STOP_SECONDS = 30.0
 SAME = 1e-6  # how far two float32 probabilities of one graph may be apart on one machine
@@ -96,12 +97,12 @@ def _train(place: Workspace) -> list[dict[str, Any]]:
     stderr_console().print(f"5,000 real digits as PNG files: {digits}\n")
     runs = []
     with session.flows_ready() as flows:
-        for task, model in (("classify", CLASSIFIER), ("reconstruct", AUTOENCODER)):
+        for task, model, architecture in DEMO_MODELS:
             outcome = flows.pipeline_flow(
                 source=str(digits),
                 name=model,
                 dataset=f"{DATASET}-{task}",
-                recipe=Recipe.from_dict({"task": task}),
+                recipe=Recipe.from_dict({"task": task, "architecture": architecture}),
                 workspace=place.root,
             )
             runs.append(session.run_values(outcome.record, nothing_new=outcome.nothing_new, seconds=outcome.seconds))

@@ -25,10 +25,11 @@ def pairs(title: str, rows: Mapping[str, Any]) -> Table:
 
 
 def rows(title: str, header: Sequence[str], body: Sequence[Sequence[Any]]) -> Table:
-    """A table with a header; the first column to the left, numbers to the right."""
+    """A table with a header; words to the left, numbers to the right."""
     table = Table(title=title, title_justify="left")
     for at, name in enumerate(header):
-        table.add_column(name, justify="left" if at == 0 else "right", overflow="fold")
+        is_words = not body or isinstance(body[0][at], str)
+        table.add_column(name, justify="left" if is_words else "right", overflow="fold")
     for line in body:
         table.add_row(*(value if isinstance(value, str) else number(value) for value in line))
     return table
