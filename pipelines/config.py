@@ -13,7 +13,7 @@ import re
 import tomllib
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from pipelines.errors import BadRecipe
 
@@ -28,6 +28,12 @@ Schedule = Literal["constant", "cosine"]
 
 DEFAULT_ARCHITECTURES: dict[str, str] = {"classify": "lenet5", "reconstruct": "autoencoder"}
 SPLIT_TOLERANCE = 1e-6
+# What a floor may be set on: of the first a run's value must be at least as large, of the second at most.
+LARGER_IS_BETTER: dict[str, tuple[str, ...]] = {"classify": ("accuracy", "macro_f1"), "reconstruct": ("psnr", "ssim")}
+SMALLER_IS_BETTER: dict[str, tuple[str, ...]] = {
+    "classify": ("expected_calibration_error", "log_loss"),
+    "reconstruct": ("binary_crossentropy", "mean_squared_error"),
+}
 
 
 class DataRecipe(BaseModel):
@@ -104,6 +110,8 @@ class Recipe(BaseModel):
         loss: None: chosen from the task and the number of classes.
         seed: of weights, shuffling and dropout.
         threshold_quantile: of the validation errors: the anomaly threshold of a reconstructing bundle.
+        floors: what the metrics of the test part must reach to be published: a minimum for accuracy, macro_f1, psnr
+            and ssim, a maximum for log_loss, expected_calibration_error, binary_crossentropy and mean_squared_error.
         data: how the source becomes a snapshot.
     """
 
@@ -123,7 +131,17 @@ class Recipe(BaseModel):
     loss: str | None = None
     seed: int = Field(default=0, ge=0, lt=2**31)
     threshold_quantile: float = Field(default=0.99, ge=0.5, le=1.0)
+    floors: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=dict)
     data: DataRecipe = Field(default_factory=DataRecipe)
+
+    @field_validator("floors")
+    @classmethod
+    def _floors_of_the_task(cls, floors: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        task = info.data.get("task", "classify")
+        known = (*LARGER_IS_BETTER[task], *SMALLER_IS_BETTER[task])
+        if unknown := [name for name in floors if name not in known]:
+            raise ValueError(f"to {task}, a floor can be set on {', '.join(known)}, not on {', '.join(unknown)}")
+        return dict(sorted(floors.items()))
 
     @property
     def family(self) -> str:

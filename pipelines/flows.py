@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,16 +19,18 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact, c
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from pipelines import backend, evaluate, report
-from pipelines.config import Recipe  # noqa: TC001 - Prefect validates a flow's parameters by their types
+from pipelines.config import Recipe
 from pipelines.dataset import Snapshot
 from pipelines.errors import Refused
-from pipelines.export import ExportResult, export_run
+from pipelines.export import DRAFT, ExportResult, export_run
+from pipelines.gate import GateResult, judge_run
 from pipelines.ingest import IngestResult, split_and_seal
 from pipelines.judge import evaluate_run
 from pipelines.ledger import current
+from pipelines.outcome import Clock, Outcome, Released
 from pipelines.process import HeavyProcess
 from pipelines.progress import ProgressBars
-from pipelines.publish import publish_run
+from pipelines.publish import publish_run, refuse_withdrawn, version_of
 from pipelines.runs import Run, RunKey, RunRecord, finished_run, reopen_run, start_run
 from pipelines.scan import Staged, scan_and_decode
 from pipelines.train import TrainResult, fit
@@ -55,46 +56,6 @@ class Runtime:
 
     bars: ProgressBars
     heavy: HeavyProcess
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a pipeline.
-
-    Attributes:
-        record: of the run; of the finished one when there was nothing new.
-        ingested: the data that it was made from.
-        seconds: by stage, of this call only.
-    """
-
-    record: RunRecord
-    ingested: IngestResult
-    seconds: dict[str, float]
-
-    @property
-    def nothing_new(self) -> bool:
-        """The same images and recipe had a finished run before, and nothing was done but looking."""
-        return "train" not in self.seconds
-
-
-class Clock:
-    """Seconds by stage; what Prefect needs between its tasks counts for the stage that it is in."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Count the block for a stage."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.add(name, time.perf_counter() - began)
-
-    def add(self, name: str, seconds: float) -> None:
-        """Count seconds for a stage."""
-        self.seconds[name] = round(seconds, 3)
 
 
 _runtime: ContextVar[Runtime] = ContextVar("runtime")
@@ -217,36 +178,59 @@ def export_flow(*, snapshot: Path, recipe: Recipe, folder: Path) -> ExportResult
         return result
 
 
+@task(name="gate")
+def _gate(folder: Path, name: str, snapshot: Path, recipe: Recipe, workspace: Path, force: bool) -> GateResult:  # noqa: FBT001
+    bars, place = _runtime.get().bars, Workspace(workspace)
+    bars.report("gate", 0, None)
+    found = judge_run(
+        folder, name=name, snapshot=snapshot, recipe=recipe, workspace=place, force=force, progress=bars.report
+    )
+    bars.report("gate", found.images or 1, found.images or 1, note="passed" if found.passed else "refused")
+    return found
+
+
 @task(name="publish", **RETRIED)
-def _publish(folder: Path, models: Path, name: str) -> int:
-    return publish_run(folder, models, name=name, run=folder.name)
+def _publish(folder: Path, models: Path, name: str, expected: tuple[int, ...]) -> int | None:
+    return publish_run(folder, models, name=name, run=folder.name, expected=expected)
 
 
 @flow(name="publish", flow_run_name="publish {name}")
-def publish_flow(*, folder: Path, models: Path, name: str) -> int:
-    """An exported run to the newest version of its model.
+def publish_flow(
+    *, folder: Path, name: str, snapshot: Path, recipe: Recipe, workspace: Path, force: bool = False
+) -> Released:
+    """An exported run past the gate to the newest version of its model; one that is published already stays so.
 
     Args:
         folder: the run's.
-        models: the repository.
         name: of the model.
-
-    Returns:
-        The version.
+        snapshot: the snapshot's folder.
+        recipe: of the run.
+        workspace: the workspace's folder.
+        force: let the gate pass what it can't tell.
     """
+    models, clock = Workspace(workspace).models, Clock()
     with use_runtime() as runtime:
-        runtime.bars.report("publish", 0, 1)
-        version = _publish(folder, models, name)
+        with clock.stage("publish"):
+            version = version_of(models, name=name, run=folder.name)
+        while version is None:  # another publisher may come between the two: then there is another champion to beat
+            with clock.stage("gate"):
+                found = _gate(folder, name, snapshot, recipe, workspace, force)
+            if not found.passed:
+                return Released(None, found.reason, clock.seconds)
+            with clock.stage("publish"):
+                version = _publish(folder, models, name, found.versions)
         runtime.bars.report("publish", 1, 1, note=f"{name} version {version}")
-        return version
+        return Released(version, None, clock.seconds)
 
 
 # ---- all of it ----------------------------------------------------------------------------------
 
 
 @flow(name="calotype", flow_run_name="{name}")
-def pipeline_flow(*, source: str, name: str, dataset: str, recipe: Recipe, workspace: Path) -> Outcome:
-    """SOURCE to a published model: ingest, split, train, evaluate, export, publish.
+def pipeline_flow(
+    *, source: str, name: str, dataset: str, recipe: Recipe, workspace: Path, force: bool = False
+) -> Outcome:
+    """SOURCE to a published model: ingest, split, train, evaluate, export, gate, publish.
 
     Args:
         source: a folder, a URL, or the name of a known set.
@@ -254,13 +238,13 @@ def pipeline_flow(*, source: str, name: str, dataset: str, recipe: Recipe, works
         dataset: its name in the workspace.
         recipe: what to make of it.
         workspace: the workspace's folder.
+        force: let the gate pass what it can't tell; it also asks once more for a finished run that was refused.
     """
     with use_runtime() as runtime:
         runtime.bars.begin(f"{name}: {recipe.family} on {dataset}")
         ingested = ingest_flow(source=source, dataset=dataset, recipe=recipe, workspace=workspace)
-        record, seconds = _learn(
-            Snapshot.open(ingested.path), model=name, recipe=recipe, workspace=Workspace(workspace), publish=True
-        )
+        snapshot, place = Snapshot.open(ingested.path), Workspace(workspace)
+        record, seconds = _learn(snapshot, model=name, recipe=recipe, workspace=place, publish=True, force=force)
         return Outcome(record, ingested, seconds=ingested.seconds | seconds)
 
 
@@ -281,13 +265,18 @@ def learn_flow(*, dataset: str, name: str, recipe: Recipe, workspace: Path) -> R
 
 
 def _learn(
-    snapshot: Snapshot, *, model: str, recipe: Recipe, workspace: Workspace, publish: bool
+    snapshot: Snapshot, *, model: str, recipe: Recipe, workspace: Workspace, publish: bool, force: bool = False
 ) -> tuple[RunRecord, dict[str, float]]:
     """The record of the run that this work needed, and the seconds it took; none when it was done before."""
     key = RunKey(snapshot=snapshot.id, model=model, recipe=recipe.digest())
     known = finished_run(workspace, key)
     if known is not None:
-        return known, {}
+        exported = (workspace.runs / known.run / DRAFT).exists()
+        if not (publish and force and known.state == "refused" and exported):
+            return known, {}
+        with reopen_run(workspace, known.run) as held:
+            seconds = _release(held, workspace, force=True)
+            return held.record, seconds
     asked = RunRecord(
         run="",
         state="started",
@@ -300,7 +289,10 @@ def _learn(
     clock = Clock()
     with start_run(workspace, asked) as run:
         try:
-            _stages(run, clock, recipe=recipe, models=workspace.models if publish else None)
+            _stages(run, clock, recipe=recipe)
+            if publish:
+                refuse_withdrawn(workspace.models, name=model, run=run.record.run)
+                clock.seconds |= _release(run, workspace, force=force)
         except Refused as refusal:
             run.update(state="refused", reason=str(refusal))
         except Exception as error:
@@ -312,8 +304,8 @@ def _learn(
         return run.record, clock.seconds
 
 
-def _stages(run: Run, clock: Clock, *, recipe: Recipe, models: Path | None) -> None:
-    """Train, evaluate, export, and publish where a repository is given."""
+def _stages(run: Run, clock: Clock, *, recipe: Recipe) -> None:
+    """Train, evaluate, export, and make the page."""
     work: Any = {"snapshot": Path(run.record.snapshot_path), "recipe": recipe, "folder": run.folder}
     with clock.stage("train"):
         trained = train_flow(**work)
@@ -324,26 +316,39 @@ def _stages(run: Run, clock: Clock, *, recipe: Recipe, models: Path | None) -> N
         export_flow(**work)
     with clock.stage("report"):
         run.update(report=str(report.write(run.folder, run.record)))
-    if models is None:
-        run.update(state="trained")
-        return
-    with clock.stage("publish"):
-        version = publish_flow(folder=run.folder, models=models, name=run.record.key.model)
-    run.update(state="published", version=version, reason=None)
+    run.update(state="trained")
+
+
+def _release(run: Run, workspace: Workspace, *, force: bool) -> dict[str, float]:
+    """Publish a held run past the gate, write down what came of it, and return the seconds by stage."""
+    record = run.record
+    released = publish_flow(
+        folder=run.folder,
+        name=record.key.model,
+        snapshot=Path(record.snapshot_path),
+        recipe=Recipe.from_dict(record.recipe),
+        workspace=workspace.root,
+        force=force,
+    )
+    if released.version is None:
+        run.update(state="refused", reason=released.reason)
+    else:
+        run.update(state="published", version=released.version, reason=None)
+    return released.seconds
 
 
 @flow(name="publish run", flow_run_name="{run}")
-def publish_run_flow(*, run: str, workspace: Path) -> RunRecord:
-    """A run that was trained without being published, to the newest version of its model.
+def publish_run_flow(*, run: str, workspace: Path, force: bool = False) -> RunRecord:
+    """A run that was trained without being published, past the gate to the newest version of its model.
 
     Args:
         run: its id.
         workspace: the workspace's folder.
+        force: let the gate pass what it can't tell.
     """
     place = Workspace(workspace)
     with use_runtime(), reopen_run(place, run) as held:
-        version = publish_flow(folder=held.folder, models=place.models, name=held.record.key.model)
-        held.update(state="published", version=version, reason=None)
+        _release(held, place, force=force)
         return held.record
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import TYPE_CHECKING
 
-from pipelines.errors import UsageError
+from pipelines.errors import Refused, UsageError
 from pipelines.export import DRAFT, ONNX
 from serving import bundle
 from serving.bundle_json import from_json
-from serving.errors import BadBundle
+from serving.errors import BadBundle, VersionsChanged
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 
-def publish_run(folder: Path, models: Path, *, name: str, run: str) -> int:
+def publish_run(
+    folder: Path, models: Path, *, name: str, run: str, expected: Sequence[int] | None = None
+) -> int | None:
     """Publish the bundle that `export` drafted, once: a run that was killed after this is not published again.
 
     Args:
@@ -23,9 +27,10 @@ def publish_run(folder: Path, models: Path, *, name: str, run: str) -> int:
         models: the repository.
         name: of the model.
         run: the run's id, by which its version is known again.
+        expected: the versions that the gate saw; None: whatever there are.
 
     Returns:
-        The version.
+        The version; None when the versions aren't the expected ones any more, so that the gate has to judge again.
 
     Raises:
         UsageError: the run has not been exported, or its name can't be a model's.
@@ -40,7 +45,10 @@ def publish_run(folder: Path, models: Path, *, name: str, run: str) -> int:
     if published is not None:
         return published
     made_by = {**draft.made_by, "run": run}
-    return bundle.publish(models, dataclasses.replace(draft, name=name, made_by=made_by), model)
+    try:
+        return bundle.publish(models, dataclasses.replace(draft, name=name, made_by=made_by), model, expected=expected)
+    except VersionsChanged:
+        return None
 
 
 def version_of(models: Path, *, name: str, run: str) -> int | None:
@@ -53,3 +61,18 @@ def version_of(models: Path, *, name: str, run: str) -> int | None:
         if made_by.get("run") == run:
             return version
     return None
+
+
+def refuse_withdrawn(models: Path, *, name: str, run: str) -> None:
+    """Keep a run that was killed once it was published, and withdrawn since, from being published by going on with it.
+
+    Raises:
+        Refused: it is such a run.
+    """
+    for version, path in bundle.withdrawn(models, name):
+        with contextlib.suppress(BadBundle):
+            if bundle.read(path).made_by.get("run") == run:
+                raise Refused(
+                    f"This run was published before, as version {version}, and withdrawn since. "
+                    f"`calotype publish {run}` publishes it once more."
+                )

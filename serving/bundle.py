@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Final
 from serving import onnx_metadata
 from serving.bundle_config import config_text
 from serving.bundle_json import SCHEMA_VERSION, Bundle, Parity, Task, TensorSpec, Threshold, from_json
-from serving.errors import BadBundle, BadInput, BadRepository
+from serving.errors import BadBundle, BadInput, BadRepository, VersionsChanged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 __all__ = [
     "CHECKSUMS", "CONFIG", "JSON", "METADATA_KEY", "MODEL", "SCHEMA_VERSION",
     "Bundle", "Parity", "Task", "TensorSpec", "Threshold",
-    "check_name", "numbered", "publish", "read", "verify", "version_number", "versions", "withdraw",
+    "check_name", "numbered", "publish", "read", "verify", "version_number", "versions", "withdraw", "withdrawn",
 ]  # fmt: skip
 
 MODEL: Final = "model.onnx"
@@ -68,6 +68,15 @@ def version_number(text: str) -> int | None:
 def versions(models: Path, name: str) -> list[int]:
     """The whole versions of a bundle, oldest first: those with their `checksums`."""
     return [number for number, folder in numbered(models / check_name(name)) if (folder / CHECKSUMS).is_file()]
+
+
+def withdrawn(models: Path, name: str) -> list[tuple[int, Path]]:
+    """The folders of the versions that were taken out of use, by number; newest first."""
+    folders = [
+        (version_number(path.name.removeprefix(_WITHDRAWN)), path)
+        for path in (models / check_name(name)).glob(f"{_WITHDRAWN}*")
+    ]
+    return sorted(((number, path) for number, path in folders if number is not None), reverse=True)
 
 
 def numbered(folder: Path) -> list[tuple[int, Path]]:
@@ -151,7 +160,7 @@ def _changed(path: Path) -> str:
 # ---- publish ------------------------------------------------------------------------------------
 
 
-def publish(models: Path, bundle: Bundle, model: bytes) -> int:
+def publish(models: Path, bundle: Bundle, model: bytes, *, expected: Sequence[int] | None = None) -> int:
     """Make a bundle the newest version of its name. Any number of publishers may try at once; it waits for them.
 
     The folder is written beside its place, synced, and renamed: whoever looks at any moment, after a crash or on a
@@ -161,6 +170,7 @@ def publish(models: Path, bundle: Bundle, model: bytes) -> int:
         models: the repository; made when missing.
         bundle: its `version` is ignored.
         model: the ONNX file; the bundle's JSON is added to its metadata.
+        expected: the `versions` that the publisher looked at when it decided to publish; None: whatever there are.
 
     Returns:
         The version.
@@ -168,6 +178,7 @@ def publish(models: Path, bundle: Bundle, model: bytes) -> int:
     Raises:
         BadInput: a name that can't be one.
         BadBundle: something in the bundle that JSON can't hold.
+        VersionsChanged: the versions are not the expected ones any more; nothing was published.
         BadRepository: the repository can't be written; nothing was published.
     """
     folder = models / check_name(bundle.name)
@@ -175,6 +186,12 @@ def publish(models: Path, bundle: Bundle, model: bytes) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
+            found = versions(models, bundle.name)
+            if expected is not None and found != list(expected):
+                raise VersionsChanged(
+                    f"The versions of {bundle.name!r} were to be {list(expected)} and are {found}: somebody published"
+                    " or withdrew one meanwhile. Nothing was published; look again and decide anew."
+                )
             return _publish(folder, bundle, model)
     except OSError as error:
         raise BadRepository(f"{folder} can't be written ({_why(error)}); nothing was published.") from error
@@ -244,12 +261,12 @@ def _publish(folder: Path, bundle: Bundle, model: bytes) -> int:
 
 def _last_version(folder: Path) -> int:
     """The highest number ever given: remembered, in place, or withdrawn."""
-    withdrawn = [version_number(path.name.removeprefix(_WITHDRAWN)) or 0 for path in folder.glob(f"{_WITHDRAWN}*")]
+    gone = [number for number, _ in withdrawn(folder.parent, folder.name)]
     try:
         remembered = version_number((folder / _LAST_VERSION).read_text(encoding="ascii").strip()) or 0
     except (FileNotFoundError, UnicodeDecodeError):
         remembered = 0
-    return max([0, remembered, *withdrawn, *(number for number, _ in numbered(folder))])
+    return max([0, remembered, *gone, *(number for number, _ in numbered(folder))])
 
 
 def _write_version(folder: Path, bundle: Bundle, model: bytes) -> None:

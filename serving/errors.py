@@ -60,5 +60,9 @@ class BadRepository(CalotypeError):
     """The path given as a model repository is missing or is not a folder."""
 
 
+class VersionsChanged(CalotypeError):
+    """Somebody published or withdrew a version between a publisher's look and its publishing."""
+
+
 class BadSetting(CalotypeError):
     """A flag or environment variable out of its bounds."""

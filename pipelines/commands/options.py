@@ -57,6 +57,9 @@ RECIPE = (
     click.option("--recipe", "recipe_file", type=click.Path(path_type=Path), help="A recipe file in TOML."),
     click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="One value of the recipe; repeatable."),
 )
+FORCE = click.option(
+    "--force", is_flag=True, help="Publish also where the gate can't tell: under 30 images to compare on."
+)
 
 
 def add(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipelines.config import Recipe
-    from pipelines.flows import Outcome
+    from pipelines.outcome import Outcome
 
 
 @click.command(short_help="A folder of labelled images to a published model.")
@@ -25,11 +25,14 @@ if TYPE_CHECKING:
     options.DATASET,
     *options.DATA,
     *options.RECIPE,
+    options.FORCE,
     options.WORKSPACE,
     options.JSON,
 )
-def command(*, source: str, model: str, dataset: str | None, workspace: Path, as_json: bool, **given: Any) -> None:
-    """Ingest SOURCE, split it, train, evaluate, export with proof, and publish as MODEL.
+def command(
+    *, source: str, model: str, dataset: str | None, workspace: Path, force: bool, as_json: bool, **given: Any
+) -> None:
+    """Ingest SOURCE, split it, train, evaluate, export with proof, and publish as MODEL if it is no worse than before.
 
     SOURCE is a folder with one subfolder of images per label, or train/, validation/ and test/ of such; a URL of one;
     or the name of a known data set. It is never written to. The same command again, with nothing new in SOURCE,
@@ -40,7 +43,7 @@ def command(*, source: str, model: str, dataset: str | None, workspace: Path, as
     from pipelines.progress import stderr_console
 
     recipe = options.make_recipe(**given)
-    outcome = make(source, model=model, dataset=dataset, recipe=recipe, workspace=workspace)
+    outcome = make(source, model=model, dataset=dataset, recipe=recipe, workspace=workspace, force=force)
     values = session.run_values(outcome.record, nothing_new=outcome.nothing_new, seconds=outcome.seconds)
     screen = stderr_console()
     for table in tables.ingested(outcome.ingested):
@@ -52,7 +55,9 @@ def command(*, source: str, model: str, dataset: str | None, workspace: Path, as
         raise Refused(str(outcome.record.reason))
 
 
-def make(source: str, *, model: str, dataset: str | None, recipe: Recipe, workspace: Path) -> Outcome:
+def make(
+    source: str, *, model: str, dataset: str | None, recipe: Recipe, workspace: Path, force: bool = False
+) -> Outcome:
     """Run the whole pipeline on SOURCE; what the command and the demo do alike."""
     from pipelines.commands import session
 
@@ -65,6 +70,7 @@ def make(source: str, *, model: str, dataset: str | None, recipe: Recipe, worksp
             dataset=name,
             recipe=recipe,
             workspace=options.workspace_of(workspace).root,
+            force=force,
         )
         return outcome
 
