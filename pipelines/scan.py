@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
@@ -26,8 +27,7 @@ from pipelines.remote import walk_url
 from pipelines.walk import Found, walk
 
 if TYPE_CHECKING:
-    from functools import partial
-from pathlib import Path
+    from pathlib import Path
 
     from pipelines.config import DataRecipe
     from pipelines.manifest import PartName
@@ -133,9 +133,7 @@ def scan_and_decode(
     listing = list_source(where.root, task=task)
     progress("list", len(listing.found), len(listing.found))
     with dataset_held(dataset_dir):
-        staged = _stage(
-            listing, where, dataset_dir, recipe, task=task, progress=progress, verify=verify, run=run
-        )
+        staged = _stage(listing, where, dataset_dir, recipe, task=task, progress=progress, verify=verify, run=run)
     return replace(staged, seconds=time.perf_counter() - started)
 
 
@@ -263,9 +261,7 @@ def _decode(
         height, width = decode.guess_size(todo, root=where.root, max_pixels=recipe.max_image_pixels)
         chosen = Canvas(height, width, recipe.channels, recipe.resize, recipe.max_image_pixels)
     while True:
-        outcomes = decode.decode_all(
-            todo, root=where.root, canvas=chosen, journal=journal, run=run, progress=progress
-        )
+        outcomes = decode.decode_all(todo, root=where.root, canvas=chosen, journal=journal, run=run, progress=progress)
         size = decode.size_in(outcomes.values())
         if canvas is not None or size is None or size == (chosen.height, chosen.width):
             return outcomes, chosen
