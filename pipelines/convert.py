@@ -14,6 +14,7 @@ import onnx
 import tensorflow as tf
 import tf2onnx
 
+from pipelines.fold import folded
 from pipelines.loop import scaled
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def to_onnx(model: Any, task: Task) -> bytes:
         model: a Keras model from float32 [rows, height, width, channels] in 0…1.
         task: classify (one sigmoid becomes two columns) or reconstruct (the error comes on top).
     """
+    model = folded(model)
     answer = _classify(model) if task == "classify" else _reconstruct(model)
     spec = tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8, name=INPUT)
     # tf2onnx counts nodes on stdout, which carries a command's result and nothing else.

@@ -54,7 +54,7 @@ def export_run(snapshot_path: Path, recipe: Recipe, folder: Path) -> ExportResul
     """Write `model.onnx` and, after the parity gate, `bundle-draft.json` into `folder`.
 
     The run has been trained and evaluated: the draft carries its report's metrics and threshold. It is the bundle
-    with an empty name and version 0; `draft` reads it back.
+    with an empty name and version 0.
 
     Raises:
         ParityFailed: the graph doesn't load, or doesn't answer as the Keras model does.

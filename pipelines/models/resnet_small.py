@@ -10,50 +10,50 @@ from keras import layers
 if TYPE_CHECKING:
     from pipelines.models.layout import Shape
 
-PATCHED_SIDE = 96
+STAGES = 3
+LARGE_SIDE = 96
+MOMENTUM = 0.9  # of the running means that take the batch's place outside training; fits trainings of few steps
 
 
-def build(shape: Shape, *, units: int, activation: str, width: int = 16, dropout: float = 0.2) -> Any:
-    """Three stages of two residual blocks, each stage half as large and twice as wide, then the mean of each map.
+def build(shape: Shape, *, units: int, activation: str, width: int = 24, blocks: int = 1, dropout: float = 0.2) -> Any:
+    """A convolution of 5x5 with pooling, three stages of residual blocks, the mean of each map, `units`.
 
-    28x28x1 -> 28x28x16 -> 14x14x32 -> 7x7x64 -> 64 -> units. Images with both sides 96 or more are made four times
-    smaller by the stem.
+    28x28x1 -> 28x28x24 -> 14x14x24 -> 14x14x24 -> 7x7x48 -> 4x4x96 -> 96 -> units; 174,658 parameters with ten units.
+    From 96x96 on the first convolution has stride 2: 224x224x3 -> 112x112x24 -> 56x56x24 -> … -> 14x14x96.
 
-    Source: He et al., "Deep residual learning for image recognition" (2015) and "Identity mappings in deep
-    residual networks" (2016), in the CIFAR-10 form.
+    Source: He et al., "Deep residual learning for image recognition" (2015), and the order of "Identity mappings
+    in deep residual networks" (2016): normalise, activate, convolve.
 
     Args:
         shape: height, width and channels; 8x8 at least.
         units: of the last layer.
         activation: of the last layer.
-        width: filters of the first stage.
+        width: filters of the first stage; every stage has twice as many as the one before.
+        blocks: residual blocks of a stage.
         dropout: the share left out before the last layer while training.
     """
     image = keras.Input(shape, name="image")
-    hidden = _stem(image, width)
-    for stage in range(3):
-        for block in range(2):
+    strides = 2 if min(shape[:2]) >= LARGE_SIDE else 1
+    hidden = layers.Conv2D(width, 5, strides=strides, padding="same", use_bias=False)(image)
+    hidden = layers.MaxPooling2D(2, padding="same")(hidden)
+    for stage in range(STAGES):
+        for block in range(blocks):
             halves = stage > 0 and block == 0
             hidden = _block(hidden, width * 2**stage, strides=2 if halves else 1)
-    hidden = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(hidden))
-    hidden = layers.GlobalAveragePooling2D()(hidden)
+    hidden = layers.GlobalAveragePooling2D()(_active(hidden))
     hidden = layers.Dropout(dropout)(hidden)
     return keras.Model(image, layers.Dense(units, activation=activation)(hidden), name="resnet_small")
 
 
-def _stem(image: Any, width: int) -> Any:
-    """A first convolution of stride 1 for tiny images, 2, or a patch of 4 for large ones."""
-    strides = 4 if min(image.shape[1:3]) >= PATCHED_SIDE else 1
-    return layers.Conv2D(width, 3 if strides == 1 else 7, strides=strides, padding="same", use_bias=False)(image)
-
-
 def _block(hidden: Any, filters: int, *, strides: int) -> Any:
-    """Normalise, activate, convolve, twice, and add what came in."""
-    active = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(hidden))
-    past = hidden
+    """Normalise, activate, convolve, twice, and add what came in; resized by a 1x1 convolution where needed."""
+    active, past = _active(hidden), hidden
     if strides > 1 or hidden.shape[-1] != filters:
         past = layers.Conv2D(filters, 1, strides=strides, padding="same", use_bias=False)(active)
     inner = layers.Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)(active)
-    inner = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(inner))
-    inner = layers.Conv2D(filters, 3, padding="same", use_bias=False)(inner)
+    inner = layers.Conv2D(filters, 3, padding="same", use_bias=False)(_active(inner))
     return layers.Add()([past, inner])
+
+
+def _active(hidden: Any) -> Any:
+    return layers.ReLU()(layers.BatchNormalization(momentum=MOMENTUM)(hidden))

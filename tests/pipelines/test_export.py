@@ -1,0 +1,181 @@
+"""What is exported answers as Keras does, on real images, for every family; what doesn't is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from pyarrow import parquet
+
+from pipelines import evaluate, export, judge, train
+from pipelines.config import Recipe
+from pipelines.errors import BadSource, ParityFailed
+from pipelines.models.catalogue import ARCHITECTURES
+from serving.bundle import publish, read
+from serving.bundle_json import from_json
+from tests.pipelines.small_snapshots import digits, make_snapshot
+
+CLASSIFIERS = [name for name, family in ARCHITECTURES.items() if family.task == "classify"]
+AUTOENCODERS = [name for name, family in ARCHITECTURES.items() if family.task == "reconstruct"]
+
+
+def _snapshot(folder, *, height=20, width=20, channels=1, labels=10):
+    pixels, numbers = digits(120, side=max(height, width))
+    pixels = np.repeat(pixels[:, :height, :width], channels, axis=3)
+    return make_snapshot(folder, pixels, numbers % labels, parts=(70, 20, 30))
+
+
+def _run(snapshot, folder, **recipe):
+    settled = Recipe.from_dict({"epochs": 1, **recipe})
+    folder.mkdir()
+    train.fit(snapshot.path, settled, folder)
+    report = judge.evaluate_run(snapshot.path, settled, folder)
+    return settled, report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("labels", [2, 10])
+def test_every_classifier_passes_parity(tmp_path, name, labels):
+    """Two columns for two labels, a distribution in every row, whatever the number of rows."""
+    snapshot = _snapshot(tmp_path / "data", labels=labels)
+    recipe, _ = _run(snapshot, tmp_path / "run", architecture=name)
+    result = export.export_run(snapshot.path, recipe, tmp_path / "run")
+    assert result.parity.max_abs_diff <= 1e-5
+    session = export.open_session((tmp_path / "run" / export.ONNX).read_bytes())
+    assert [spec.shape for spec in session.inputs] == [(None, 20, 20, 1)]
+    for rows in (1, 5):
+        found = session.run({"image": snapshot.part("test").gather(np.arange(rows))})["probabilities"]
+        assert found.shape == (rows, labels)
+        assert found.sum(axis=1) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", AUTOENCODERS)
+@pytest.mark.parametrize(("height", "width", "channels"), [(20, 20, 1), (17, 19, 3)])
+def test_every_autoencoder_passes_parity_and_keeps_the_size(tmp_path, name, height, width, channels):
+    """Odd sides and colour too; the error is that of the reconstruction that comes with it."""
+    snapshot = _snapshot(tmp_path / "data", height=height, width=width, channels=channels)
+    recipe, _ = _run(snapshot, tmp_path / "run", architecture=name, task="reconstruct")
+    export.export_run(snapshot.path, recipe, tmp_path / "run")
+    session = export.open_session((tmp_path / "run" / export.ONNX).read_bytes())
+    images = snapshot.part("test").gather(np.arange(3))
+    found = session.run({"image": images})
+    assert found["reconstruction"].shape == images.shape
+    assert found["reconstruction"].dtype == np.float32
+    expected = evaluate.likeness(images, found["reconstruction"]).mean_squared_error
+    assert found["error"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_upsampling_leaves_no_tower_in_the_graph(tmp_path):
+    """Upsampling and its convolution are one transposed convolution."""
+    import onnx
+
+    snapshot = _snapshot(tmp_path / "data")
+    recipe, _ = _run(snapshot, tmp_path / "run", architecture="autoencoder", task="reconstruct")
+    export.export_run(snapshot.path, recipe, tmp_path / "run")
+    kinds = {node.op_type for node in onnx.load(tmp_path / "run" / export.ONNX).graph.node}
+    assert "ConvTranspose" in kinds
+    assert not kinds & {"Tile", "Resize", "Shape", "Slice"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("strides", "kernel"), [(2, 3), (1, 5)])
+def test_other_upsampling_becomes_one_resize(strides, kernel):
+    """Where folding isn't exact, upsampling is still one node, and the answers are the same."""
+    from pipelines import backend
+
+    backend.start()
+    import keras
+    import onnx
+
+    from pipelines import convert, loop
+
+    image = keras.Input((8, 8, 1))
+    hidden = keras.layers.UpSampling2D(2)(image)
+    hidden = keras.layers.Conv2D(1, kernel, strides=strides, padding="same", activation="sigmoid")(hidden)
+    model = keras.Model(image, keras.layers.Flatten()(hidden))
+    data = convert.to_onnx(model, "classify")
+    kinds = [node.op_type for node in onnx.load_from_string(data).graph.node]
+    assert kinds.count("Resize") == 1
+    assert "Tile" not in kinds
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), np.uint8)
+    parity = export.compare(export.open_session(data), loop.forward(model), pixels, task="classify")
+    assert parity.max_abs_diff <= 1e-5
+
+
+@pytest.mark.slow
+def test_a_run_becomes_a_bundle_that_a_reader_understands(tmp_path):
+    """The draft says everything but name and version, and publishes as it is."""
+    snapshot = _snapshot(tmp_path / "data")
+    recipe, report = _run(snapshot, tmp_path / "run", architecture="autoencoder", task="reconstruct", epochs=2)
+    export.export_run(snapshot.path, recipe, tmp_path / "run")
+    bundle = from_json((tmp_path / "run" / export.DRAFT).read_bytes())
+    assert (bundle.name, bundle.version) == ("", 0)
+    assert bundle.threshold is not None
+    assert bundle.threshold.error == report["threshold"]["error"]
+    assert bundle.metrics["binary_crossentropy"] == report["binary_crossentropy"]
+    assert bundle.recipe["loss"] == "binary_crossentropy"
+    assert bundle.recipe["batch_size"] is not None
+    model = (tmp_path / "run" / export.ONNX).read_bytes()
+    version = publish(tmp_path / "models", replace(bundle, name="digits"), model)
+    found = read(tmp_path / "models" / "digits" / str(version))
+    assert found.dataset["snapshot"] == snapshot.id
+    assert found.parity == bundle.parity
+
+
+@pytest.mark.slow
+def test_a_report_lists_every_test_image_once(tmp_path):
+    """Predictions are a table of all of them, and its accuracy is the report's."""
+    snapshot = _snapshot(tmp_path / "data")
+    _, report = _run(snapshot, tmp_path / "run", architecture="dense", epochs=5)
+    table = parquet.read_table(tmp_path / "run" / judge.PREDICTIONS).to_pydict()
+    assert table["path"] == list(snapshot.part("test").paths)
+    right = np.array(table["label"]) == np.array(table["predicted"])
+    assert right.mean() == pytest.approx(report["accuracy"])
+    assert json.loads((tmp_path / "run" / judge.REPORT).read_text()) == report
+
+
+class _Graph:
+    """A session that answers with what it was given."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def run(self, feeds):
+        return {"probabilities": self.answer}
+
+
+ROWS = np.zeros((2, 4, 4, 1), np.uint8)
+RIGHT = np.array([[0.25, 0.75], [0.5, 0.5]], np.float32)
+
+
+def test_equal_answers_pass():
+    """The proof carries the difference and the number of images."""
+    parity = export.compare(_Graph(RIGHT + np.float32(1e-6)), lambda _: RIGHT, ROWS, task="classify")
+    assert 0 < parity.max_abs_diff <= 1e-5
+    assert parity.rows == 2
+
+
+@pytest.mark.parametrize("wrong", [RIGHT + np.float32(1e-4), RIGHT * np.float32(np.nan), RIGHT[:, :1], RIGHT[:1]])
+def test_other_answers_are_refused(wrong):
+    """A difference, a NaN, a missing column or row: nothing of it is published."""
+    with pytest.raises(ParityFailed):
+        export.compare(_Graph(wrong), lambda _: RIGHT, ROWS, task="classify")
+
+
+def test_a_graph_that_does_not_load_is_refused():
+    """That onnxruntime takes it is part of the proof."""
+    with pytest.raises(ParityFailed, match="can't be loaded"):
+        export.open_session(b"no graph")
+
+
+def test_an_empty_test_part_is_told(tmp_path):
+    """Without test images there is nothing to judge by, and the sentence has the cure."""
+    pixels, labels = digits(20, side=8)
+    snapshot = make_snapshot(tmp_path / "data", pixels, labels, parts=(15, 5, 0))
+    with pytest.raises(BadSource, match=r"test part.+empty.+--split"):
+        judge.evaluate_run(snapshot.path, Recipe(), tmp_path)
