@@ -36,11 +36,17 @@ def tools():
     return folder
 
 
+@pytest.fixture(scope="module", params=["aio", "core"])
+def form(request):
+    """The name of a transport's form."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def address():
+def address(form):
     registry = two_models()
     registry.add(classifier(), plain="plain")
-    with served(registry) as rig:
+    with served(registry, form) as rig:
         yield rig.address
 
 

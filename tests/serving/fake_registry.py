@@ -15,6 +15,7 @@ from serving.service import PredictionService
 from serving.session import Session
 from serving.telemetry import Telemetry
 from serving.transport.aio import AioTransport
+from serving.transport.core import CoreTransport
 from serving.transport.face import Options
 from tests.serving.fake_models import classifier, reconstructor
 
@@ -113,16 +114,19 @@ def two_models() -> FakeRegistry:
     return registry
 
 
+FORMS = {"aio": AioTransport, "core": CoreTransport}
+
+
 @dataclass
 class Rig:
     address: str
     registry: FakeRegistry
     telemetry: Telemetry
-    transport: AioTransport
+    transport: AioTransport | CoreTransport
 
 
 @contextmanager
-def served(registry: FakeRegistry, **options) -> Iterator[Rig]:
+def served(registry: FakeRegistry, form: str = "core", **options) -> Iterator[Rig]:
     """A real server on a free port, over a fake registry."""
     telemetry = Telemetry()
     for handle in registry.models():
@@ -130,7 +134,7 @@ def served(registry: FakeRegistry, **options) -> Iterator[Rig]:
     decoder = Decoder(threads=1, max_image_pixels=10_000, max_queue_rows=1000, telemetry=telemetry)
     inference = InferenceService(registry, decoder, telemetry, version="0.0")
     methods = (*PredictionService(registry, decoder).methods(), *inference.methods())
-    transport = AioTransport(methods, Desk(telemetry), Options(port=0, **options))
+    transport = FORMS[form](methods, Desk(telemetry), Options(port=0, **options))
     transport.start()
     try:
         yield Rig(f"127.0.0.1:{transport.port}", registry, telemetry, transport)

@@ -14,7 +14,7 @@ from tests.serving.fake_models import pixels
 from tests.serving.fake_registry import served, two_models
 
 
-def test_it_predicts_what_the_client_predicts():
+def test_it_predicts_what_the_client_predicts(form):
     """Pixels, files, unreadable files, both tasks; and errors are the house's."""
     block = pixels(70)
     files = [png(block[0]), b"junk", "/nowhere/at/all.png", png(block[1])]
@@ -29,7 +29,7 @@ def test_it_predicts_what_the_client_predicts():
                 await client.reconstruct(block[:2], model="digits-ae", form="png"),
             )
 
-    with served(two_models()) as rig:
+    with served(two_models(), form) as rig:
         ours = asyncio.run(ask(rig.address))
         with Client(rig.address) as client:
             assert ours[0] == client.classify(block, model="digits")
@@ -37,7 +37,7 @@ def test_it_predicts_what_the_client_predicts():
             assert ours[2] == client.reconstruct(block[:2], model="digits-ae", form="png")
 
 
-def test_it_comes_back_after_a_refusal():
+def test_it_comes_back_after_a_refusal(form):
     """Until the server takes the request."""
     registry = two_models()
     refusals = [Overloaded("full", retry_after_ms=1)] * 2
@@ -58,6 +58,6 @@ def test_it_comes_back_after_a_refusal():
         async with AsyncClient(address) as client:
             return await client.classify(pixels(1), model="digits")
 
-    with served(registry) as rig:
+    with served(registry, form) as rig:
         assert len(asyncio.run(ask(rig.address))) == 1
     assert refusals == []

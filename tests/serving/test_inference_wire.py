@@ -17,10 +17,10 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
 
 @pytest.fixture(scope="module")
-def rig():
+def rig(form):
     registry = two_models()
     registry.add(classifier(), plain="plain")
-    with served(registry) as rig:
+    with served(registry, form) as rig:
         yield rig
 
 

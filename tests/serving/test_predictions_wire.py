@@ -24,8 +24,8 @@ from tests.serving.fake_registry import served, two_models
 
 
 @pytest.fixture(scope="module")
-def rig():
-    with served(two_models()) as rig:
+def rig(form):
+    with served(two_models(), form) as rig:
         yield rig
 
 
@@ -197,12 +197,12 @@ def test_models_are_listed(client):
     assert autoencoder.task == "reconstruct"
 
 
-def test_a_newer_version_answers_and_the_old_one_on_request():
+def test_a_newer_version_answers_and_the_old_one_on_request(form):
     """Version 0 is the one being served; a number is that one."""
     registry = two_models()
     registry.add(classifier(gain=9.0), version=2)
     block = pixels(2)
-    with served(registry) as rig, Client(rig.address) as client:
+    with served(registry, form) as rig, Client(rig.address) as client:
         new = client.classify(block, model="digits")
         old = client.classify(block, model="digits", version=1)
     np.testing.assert_allclose([probabilities(p) for p in new], expected_probabilities(block, gain=9.0), atol=1e-6)
@@ -225,11 +225,11 @@ def test_a_failing_request_of_a_stream_is_answered_and_the_stream_goes_on(stub):
     assert not answers["a"].HasField("error")
 
 
-def test_answers_of_a_stream_overtake_and_reading_is_bounded():
+def test_answers_of_a_stream_overtake_and_reading_is_bounded(form):
     """A slow request does not hold up its successors; no more than the window is read ahead."""
     registry = two_models()
     registry.hold = True
-    with served(registry, max_stream_requests=3) as rig, grpc.insecure_channel(rig.address) as channel:
+    with served(registry, form, max_stream_requests=3) as rig, grpc.insecure_channel(rig.address) as channel:
         stub = v1_grpc.PredictionServiceStub(channel)
         answers = stub.StreamClassify((request(str(n)) for n in range(5)), timeout=20)
         wait_until(lambda: len(registry.held) == 3)
@@ -252,11 +252,11 @@ def wait_until(true, seconds=10.0):
         time.sleep(0.002)
 
 
-def test_a_hang_up_cancels_its_own_work_only():
+def test_a_hang_up_cancels_its_own_work_only(form):
     """The caller's future reaches the batcher as a cancelled one; the neighbour gets its answer."""
     registry = two_models()
     registry.hold = True
-    with served(registry) as rig, grpc.insecure_channel(rig.address) as channel:
+    with served(registry, form) as rig, grpc.insecure_channel(rig.address) as channel:
         stub = v1_grpc.PredictionServiceStub(channel)
         leaving = stub.Classify.future(request("leaving"), timeout=20)
         wait_until(lambda: len(registry.held) == 1)
@@ -271,11 +271,11 @@ def test_a_hang_up_cancels_its_own_work_only():
         assert [handle.open for handle in registry.models()] == [0, 0]
 
 
-def test_a_deadline_reaches_the_model_and_ends_the_call():
+def test_a_deadline_reaches_the_model_and_ends_the_call(form):
     """The status is DEADLINE_EXCEEDED and the work is cancelled."""
     registry = two_models()
     registry.hold = True
-    with served(registry) as rig, grpc.insecure_channel(rig.address) as channel:
+    with served(registry, form) as rig, grpc.insecure_channel(rig.address) as channel:
         stub = v1_grpc.PredictionServiceStub(channel)
         with pytest.raises(grpc.RpcError) as caught:
             stub.Classify(request("late"), timeout=0.2)
@@ -284,11 +284,11 @@ def test_a_deadline_reaches_the_model_and_ends_the_call():
         assert registry.deadlines[0] is not None
 
 
-def test_a_broken_stream_cancels_what_it_started():
+def test_a_broken_stream_cancels_what_it_started(form):
     """Nobody waits for its answers any more."""
     registry = two_models()
     registry.hold = True
-    with served(registry) as rig, grpc.insecure_channel(rig.address) as channel:
+    with served(registry, form) as rig, grpc.insecure_channel(rig.address) as channel:
         stub = v1_grpc.PredictionServiceStub(channel)
         answers = stub.StreamClassify(iter([request("a"), request("b")]), timeout=20)
         wait_until(lambda: len(registry.held) == 2)
@@ -296,7 +296,7 @@ def test_a_broken_stream_cancels_what_it_started():
         wait_until(lambda: all(future.cancelled() for future, _ in registry.held))
 
 
-def test_a_full_queue_is_retried_after_the_wait_that_the_server_names():
+def test_a_full_queue_is_retried_after_the_wait_that_the_server_names(form):
     """Overloaded carries its pushback, and the client keeps to it."""
     registry = two_models()
     registry.trouble = [Overloaded("full", retry_after_ms=300), Overloaded("full", retry_after_ms=700)]
@@ -307,17 +307,21 @@ def test_a_full_queue_is_retried_after_the_wait_that_the_server_names():
         if len(waits) == 2:
             registry.trouble = None
 
-    with served(registry) as rig, Client(rig.address, sleep=sleep) as client:
+    with served(registry, form) as rig, Client(rig.address, sleep=sleep) as client:
         [prediction] = client.classify(pixels(1), model="digits")
     assert prediction.label in LABELS
     assert 0.3 <= waits[0] < 0.7 <= waits[1]
 
 
-def test_inside_details_stay_inside(records):
+def test_inside_details_stay_inside(records, form):
     """INTERNAL carries an id; the log has the id and the cause; the wire has no cause."""
     registry = two_models()
     registry.trouble = [RuntimeError("secret path /etc/shadow")]
-    with served(registry) as rig, grpc.insecure_channel(rig.address) as channel, pytest.raises(grpc.RpcError) as caught:
+    with (
+        served(registry, form) as rig,
+        grpc.insecure_channel(rig.address) as channel,
+        pytest.raises(grpc.RpcError) as caught,
+    ):
         v1_grpc.PredictionServiceStub(channel).Classify(request("x"), timeout=10)
     assert caught.value.code() is grpc.StatusCode.INTERNAL
     assert "secret" not in caught.value.details()
@@ -337,10 +341,14 @@ def test_calls_are_counted_with_their_status(rig, stub):
     assert 'code="INVALID_ARGUMENT"' in text
 
 
-def test_a_cancelled_error_from_below_is_no_hang_up():
+def test_a_cancelled_error_from_below_is_no_hang_up(form):
     """Work that the server itself gave up is the server's failure, not a cancelled call."""
     registry = two_models()
     registry.trouble = [CancelledError()]
-    with served(registry) as rig, grpc.insecure_channel(rig.address) as channel, pytest.raises(grpc.RpcError) as caught:
+    with (
+        served(registry, form) as rig,
+        grpc.insecure_channel(rig.address) as channel,
+        pytest.raises(grpc.RpcError) as caught,
+    ):
         v1_grpc.PredictionServiceStub(channel).Classify(request("x"), timeout=10)
     assert caught.value.code() is grpc.StatusCode.INTERNAL

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from serving.codec import pixel_block
 from serving.errors import BadSetting
 from serving.service import PredictionService
-from serving.transport.aio import AioTransport
 from serving.transport.face import Options
 from serving.v1 import prediction_pb2 as v1
 from serving.v1 import prediction_pb2_grpc as v1_grpc
 from tests.serving.fake_models import pixels
-from tests.serving.fake_registry import served, two_models
+from tests.serving.fake_registry import FORMS, served, two_models
 from tests.serving.test_predictions_wire import request, wait_until
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -25,9 +28,30 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
+def self_signed():
+    """The key and the certificate of `localhost`, as PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    private = key.private_bytes(pem, serialization.PrivateFormat.TraditionalOpenSSL, plain)
+    return private, certificate.public_bytes(pem)
+
+
 @pytest.fixture
-def rig():
-    with served(two_models(), max_message_bytes=4096, max_streams=1) as rig:
+def rig(form):
+    with served(two_models(), form, max_message_bytes=4096, max_streams=1) as rig:
         yield rig
 
 
@@ -55,6 +79,84 @@ def test_a_message_over_the_limit_is_refused(channel):
     with pytest.raises(grpc.RpcError) as caught:
         v1_grpc.PredictionServiceStub(channel).Classify(big, timeout=10)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_an_answer_over_the_limit_is_refused(form):
+    """The caller learns that it was too much, and the server goes on."""
+    registry = two_models()
+    with served(registry, form, max_message_bytes=4096) as rig, grpc.insecure_channel(rig.address) as channel:
+        stub = v1_grpc.PredictionServiceStub(channel)
+        block = v1.PixelBlock(rows=120, height=6, width=5, channels=1, data=bytes(3600))
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Classify(v1.ClassifyRequest(model="digits", images=v1.Images(pixels=block)), timeout=10)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert stub.Classify(request("small"), timeout=10).request_id == "small"
+
+
+def test_an_unknown_method_is_unimplemented(channel):
+    """In a known service or not."""
+    for path in ("/calotype.v1.PredictionService/Guess", "/nobody.Knows/It", "/"):
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.unary_unary(path)(b"", timeout=10)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_call_without_a_message_is_ended():
+    """A caller that sends none is told so, and nothing of it stays open; grpc.aio leaves it open until its deadline."""
+    with served(two_models(), "core") as rig, grpc.insecure_channel(rig.address) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.stream_unary("/calotype.v1.PredictionService/Classify")(iter(()), timeout=10)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_watch_by_bytes_that_are_no_message_is_refused(channel):
+    """And the watch of a name goes on."""
+    with pytest.raises(grpc.RpcError) as caught:
+        next(channel.unary_stream("/grpc.health.v1.Health/Watch")(b"\xff\xff", timeout=10))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_calls_are_encrypted_with_credentials(form):
+    """By the certificate given; plain text is refused."""
+    key, certificate = self_signed()
+    credentials = grpc.ssl_server_credentials([(key, certificate)])
+    trusting = grpc.ssl_channel_credentials(certificate)
+    with served(two_models(), form, credentials=credentials) as rig:
+        name = rig.address.replace("127.0.0.1", "localhost")
+        with grpc.secure_channel(name, trusting) as channel:
+            assert v1_grpc.PredictionServiceStub(channel).Classify(request("tls"), timeout=10).request_id == "tls"
+        with grpc.insecure_channel(rig.address) as channel, pytest.raises(grpc.RpcError):
+            v1_grpc.PredictionServiceStub(channel).Classify(request("plain"), timeout=10)
+
+
+def test_a_drain_gives_up_after_its_grace(form):
+    """Who doesn't finish in time is cut off, and its work is cancelled."""
+    registry = two_models()
+    registry.hold = True
+    with served(registry, form) as rig, grpc.insecure_channel(rig.address) as channel:
+        stub = v1_grpc.PredictionServiceStub(channel)
+        call = stub.Classify.future(request("slow"), timeout=20)
+        stream = stub.StreamClassify(iter([request("slower")]), timeout=20)
+        wait_until(lambda: len(registry.held) == 2)
+        rig.transport.drain_and_stop(0.05)
+        with pytest.raises(grpc.RpcError):
+            call.result()
+        with pytest.raises(grpc.RpcError):
+            next(stream)
+        wait_until(lambda: all(future.cancelled() for future, _ in registry.held))
+
+
+def test_many_calls_and_streams_at_once_get_their_own_answers(form):
+    """Whatever the order in which they come and are answered."""
+    with served(two_models(), form) as rig, grpc.insecure_channel(rig.address) as channel:
+        stub = v1_grpc.PredictionServiceStub(channel)
+        calls = [stub.Classify.future(request(f"u{n}", pixels(1 + n % 3, seed=n)), timeout=20) for n in range(200)]
+        streams = [stub.StreamClassify(iter([request(f"s{m}-{n}") for n in range(100)]), timeout=20) for m in range(3)]
+        for number, stream in enumerate(streams):
+            assert {answer.request_id for answer in stream} == {f"s{number}-{n}" for n in range(100)}
+        answers = [call.result() for call in calls]
+        assert [answer.request_id for answer in answers] == [f"u{n}" for n in range(200)]
+        assert [len(answer.results) for answer in answers] == [1 + n % 3 for n in range(200)]
 
 
 def test_streams_are_bounded(rig, channel):
@@ -130,11 +232,11 @@ def test_a_drain_finishes_what_was_accepted(rig, channel):
     rig.transport.drain_and_stop(0.0)
 
 
-def test_a_port_in_use_is_one_sentence(rig):
+def test_a_port_in_use_is_one_sentence(rig, form):
     """A second server on the port must not share its callers."""
     port = int(rig.address.rpartition(":")[2])
     methods = PredictionService(rig.registry, None).methods()
-    second = AioTransport(methods, None, Options(port=port))
+    second = FORMS[form](methods, None, Options(port=port))
     with pytest.raises(BadSetting, match="--port"):
         second.start()
     second.drain_and_stop(0.0)

@@ -1,0 +1,174 @@
+"""The fast form of the face: the C core of grpcio, driven from one thread by its completion queue; knows no model.
+
+What grpcio's own servers spend between the core and a handler (an event loop or a thread pool, a context, a
+task per call) is most of what a small call costs. Here the polling thread reads a request and starts its method, and
+the answer is sent by the thread that finishes it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from grpc import StatusCode
+
+from serving import logs
+from serving.calls import Call, Method, Status
+from serving.transport import completion, health
+from serving.transport.builtin import table
+from serving.transport.core_stream import StreamCall
+from serving.transport.core_unary import UnaryCall
+from serving.transport.core_watch import WatchCall
+from serving.transport.face import cannot_listen, channel_options, listen_address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from serving.interceptors import Desk
+    from serving.transport.face import Options
+
+log = logs.logger("transport")
+
+# New calls that the core may hand over before the polling thread comes back for more.
+_CALLS_ASKED_FOR: Final = 32
+
+_UNKNOWN: Final = Status(StatusCode.UNIMPLEMENTED, "Method not found!")
+
+
+class CoreTransport:
+    """gRPC by the completion queue.
+
+    Mutable: `_port` and `_number`, set by `start`; `_streams`, under `_lock`; `_draining`, `_quiet` and `_closed`, set
+    once each.
+
+    Args:
+        methods: what to serve.
+        desk: where calls are signed out.
+        options: how to listen.
+    """
+
+    def __init__(self, methods: Iterable[Method], desk: Desk, options: Options) -> None:
+        self._options = options
+        self._health = health.Health()
+        self._table = table(methods, desk, self._health)
+        self._lock = threading.Lock()
+        self._streams: set[StreamCall] = set()
+        self._thread = threading.Thread(target=self._run, name="grpc-core", daemon=True)
+        self._port: completion.Port | None = None
+        self._number = 0
+        self._draining = False
+        self._quiet = threading.Event()
+        self._closed = False
+
+    @property
+    def port(self) -> int:
+        """The port bound; known after `start`."""
+        return self._number
+
+    def start(self) -> None:
+        """Bind and answer calls.
+
+        Raises:
+            BadSetting: the address cannot be bound.
+        """
+        port = completion.Port(channel_options(self._options))
+        address = listen_address(self._options)
+        self._number = port.bind(address, self._options.credentials)
+        if not self._number:
+            port.close()
+            raise cannot_listen(address)
+        self._port = port
+        port.start()
+        for _ in range(_CALLS_ASKED_FOR):
+            port.ask_for_call(self._called)
+        self._thread.start()
+
+    def set_health(self, name: str, *, serving: bool) -> None:
+        """Say whether a service or model serves; any thread may."""
+        self._health.set(name, serving=serving)
+
+    def drain_and_stop(self, grace_seconds: float) -> None:
+        """Say NOT_SERVING, let accepted calls finish, stop; may be called twice."""
+        port, self._port = self._port, None
+        if port is None:
+            return
+        self._draining = True
+        self._health.drain()
+        with self._lock:
+            streams = list(self._streams)
+        for stream in streams:
+            stream.drain()
+        port.shutdown(lambda _event: self._quiet.set())
+        if not self._quiet.wait(grace_seconds):
+            port.cancel_all_calls()
+            self._quiet.wait()
+        port.close()
+        self._thread.join()
+
+    def _run(self) -> None:
+        port = self._port
+        assert port is not None  # noqa: S101 `start` made it
+        while (event := port.poll()) is not None:
+            try:
+                event.tag(event)
+            except Exception:
+                log.exception("transport_event_failed")
+            # An event left over keeps its call alive, and the core waits for that.
+            del event
+
+    def _called(self, event: Any) -> None:
+        port = self._port
+        if port is not None and not self._draining:
+            self._ask_for_another(port)
+        if not event.success:
+            return
+        path = completion.path_of(event)
+        found = self._table.get(path)
+        if found is not None:
+            self._begin(event, *found)
+        elif path == health.WATCH:
+            WatchCall(event.call, self._health).begin()
+        else:
+            completion.end(event.call, _UNKNOWN, completion.nothing)
+
+    def _ask_for_another(self, port: completion.Port) -> None:
+        try:
+            port.ask_for_call(self._called)
+        except ValueError:  # another thread has just shut the port
+            if not self._draining:
+                raise
+
+    def _begin(self, event: Any, method: Method, desk: Desk) -> None:
+        make_call = partial(
+            _call, method.name, deadline=completion.deadline_of(event), metadata=completion.metadata_of(event)
+        )
+        if method.refuse is None:
+            UnaryCall(event.call, method, desk, make_call()).begin()
+            return
+        options = self._options
+        stream = StreamCall(
+            event.call, method, desk, make_call=make_call, window=options.max_stream_requests, left=self._left
+        )
+        with self._lock:
+            full = len(self._streams) >= options.max_streams
+            if not full:
+                self._streams.add(stream)
+        if full:
+            message = f"--max-streams = {options.max_streams} streams are open: try again later."
+            status = Status(StatusCode.RESOURCE_EXHAUSTED, message)
+            desk.finished(make_call(), status)
+            completion.end(event.call, status, completion.nothing)
+            return
+        stream.begin()
+        if self._draining:  # it may have come too late to be told
+            stream.drain()
+
+    def _left(self, stream: StreamCall) -> None:
+        with self._lock:
+            self._streams.discard(stream)
+
+
+def _call(name: str, *, deadline: float | None, metadata: dict[str, str | bytes]) -> Call:
+    return Call(name, deadline=deadline, metadata=metadata, started=time.monotonic())
