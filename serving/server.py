@@ -25,7 +25,7 @@ from serving.row_queue import BatchLimits
 from serving.service import PredictionService
 from serving.session import available_cpus
 from serving.telemetry import Telemetry
-from serving.transport.aio import AioTransport
+from serving.transport import choose
 from serving.transport.face import Options
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from serving.repository import Version
     from serving.settings import ServeSettings
-    from serving.transport.face import Transport
 
 log = logs.logger("server")
 
@@ -74,7 +73,7 @@ class Server:
             max_batch_rows=settings.max_batch_rows,
         )
         methods = (*PredictionService(self.registry, self._decoder).methods(), *self._inference.methods())
-        self._transport: Transport = AioTransport(methods, Desk(self.telemetry), _options(settings))
+        self._transport = choose.build(settings.transport, methods, Desk(self.telemetry), _options(settings))
         self._http = HttpPort(
             host=settings.host,
             port=settings.http_port,

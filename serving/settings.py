@@ -83,6 +83,13 @@ class ServeSettings:
     drain_seconds: float = _setting(
         30.0, About("How long accepted calls may take to finish when stopping.", "seconds", 0, 3600)
     )
+    transport: str = _setting(
+        "auto",
+        About(
+            "What drives gRPC: the core's completion queue (fast), grpc.aio, or auto: core if it passes its self-test.",
+            choices=("auto", "core", "aio"),
+        ),
+    )
     log_format: str = _setting("text", About("How log lines are written.", choices=("text", "json")))
     log_level: str = _setting(
         "info", About("The least severe event logged.", choices=("debug", "info", "warning", "error"))

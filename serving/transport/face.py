@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Protocol
 from serving.errors import BadSetting
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     import grpc
+
+    from serving.calls import Method
+    from serving.interceptors import Desk
+
+    Form = Callable[[Iterable[Method], Desk, "Options"], "Transport"]
+    """What makes a transport: of methods, the desk where calls are signed out, and how to listen."""
 
 MEGABYTE = 1024 * 1024
 
