@@ -100,21 +100,22 @@ def binomial_tail(heads: int, tosses: int) -> float:
     return total / (1 << tosses)
 
 
-def signed_rank_tail(differences: NDArray[np.float64]) -> float:
+def signed_rank_tail(differences: NDArray[np.float64], *, exact_pairs: int = EXACT_PAIRS) -> float:
     """The chance of ranks that lean at least as much to the positive side, if both sides were alike.
 
-    Zeros are dropped, and equal sizes share the mean of their ranks. Up to 60 differences the chance is exact, ties
-    included; beyond, the normal approximation with its continuity correction.
+    Zeros are dropped, and equal sizes share the mean of their ranks.
 
     Args:
         differences: float64 [n].
+        exact_pairs: up to so many differences, at most 60, the chance is counted out, ties included; beyond, it is the
+            normal approximation with its continuity correction.
     """
     counted = differences[differences != 0]
     if not len(counted):
         return 1.0
     ranks = _doubled_ranks(np.abs(counted))
     positive = int(ranks[counted > 0].sum())
-    if len(counted) <= EXACT_PAIRS:
+    if len(counted) <= exact_pairs:
         ways = np.zeros(int(ranks.sum()) + 1, dtype=np.int64)
         ways[0] = 1
         for rank in ranks.tolist():

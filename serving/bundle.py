@@ -124,7 +124,7 @@ def _checksums(folder: Path) -> dict[str, str]:
     if not path.exists():
         raise BadBundle(f"{path} is missing: the folder is not whole, or is no bundle.")
     try:
-        lines = _content(path).decode("ascii").splitlines()
+        lines = _content(path).decode("ascii").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise BadBundle(f"{path} is damaged: it is not plain text.") from error
     matches = [_CHECKSUM_LINE.fullmatch(line) for line in lines]

@@ -69,9 +69,9 @@ def classifier(
 
 
 def reconstructor(
-    name: str = "digits-ae", *, image: ImageSpec = IMAGE, threshold: float = 0.05
+    name: str = "digits-ae", *, image: ImageSpec = IMAGE, threshold: float = 0.05, factor: float = 0.5
 ) -> tuple[Bundle, bytes]:
-    """A reconstructing bundle (version 0) and its ONNX file: the image at half its brightness."""
+    """A reconstructing bundle (version 0) and its ONNX file: the image at `factor` of its brightness."""
     nodes = [
         *_scaled(),
         helper.make_node("Mul", ["unit", "half"], ["reconstruction"]),
@@ -81,7 +81,7 @@ def reconstructor(
     ]
     constants = {
         "full": np.float32(255.0),
-        "half": np.float32(0.5),
+        "half": np.float32(factor),
         "pixel_axes": np.array([1, 2, 3], np.int64),
     }
     bundle = Bundle(
