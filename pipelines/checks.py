@@ -5,7 +5,7 @@ Pure: it judges rows that were decoded already, and writes nothing.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -167,14 +167,3 @@ def _class_warnings(rows: Columns, used: Sequence[int]) -> list[str]:
 def _listed(names: Sequence[str], most: int = 5) -> str:
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(repr(name) for name in names[:most]) + rest
-
-
-def per_label(rows: Columns) -> dict[str, dict[str, int]]:
-    """Images of each label in each part, and quarantined, from manifest columns `label`, `split`, `status`."""
-    table: dict[str, dict[str, int]] = defaultdict(
-        lambda: dict.fromkeys(("train", "validation", "test", "quarantined", "duplicate", "conflict"), 0)
-    )
-    for label, part, status in zip(rows["label"], rows["split"], rows["status"], strict=True):
-        if label is not None and status != "ignored":
-            table[label][part or status] += 1
-    return dict(sorted(table.items()))

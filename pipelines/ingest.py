@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import checks, decode, ledger, manifest
+from pipelines.contact import SHEET, draw_sheet
 from pipelines.dataset import PIXELS, Arrangement, Shard, Snapshot, find_shard, seal
 from pipelines.errors import BadSource, PipelineError
 from pipelines.journal import channels_of
@@ -49,6 +50,9 @@ class IngestResult:
         leaks: the same, of contents that a pre-split source has in several parts.
         near_duplicates: pairs across parts: `count` and the first thousand `pairs`; None: not asked for.
         warnings: sentences for a person.
+        per_label: files of each label by what became of them.
+        reasons: quarantined files by reason; numbers in a reason are written N.
+        contact_sheet: a picture with samples of each label.
         new: files read by this ingest.
         unchanged: files known from the last one.
         removed: files of the last one that are gone.
@@ -65,6 +69,9 @@ class IngestResult:
     leaks: list[dict[str, Any]]
     near_duplicates: dict[str, Any] | None
     warnings: list[str]
+    per_label: dict[str, dict[str, int]]
+    reasons: dict[str, int]
+    contact_sheet: Path
     new: int
     unchanged: int
     removed: int
@@ -169,6 +176,7 @@ def _seal(staged: Staged, dataset: Dataset | None, *, progress: Progress) -> Dat
         leaks=[asdict(leak) for leak in verdict.leaks[:LISTED_PROBLEMS]],
         near_duplicates=parting.near_duplicates,
     )
+    draw_sheet(Snapshot.open(path))
     state.write(folder)
     progress("seal", len(parts), len(parts))
     return state
@@ -250,7 +258,7 @@ def _manifest(rows: Columns, verdict: checks.Verdict, arrangement: Arrangement, 
 def _result(staged: Staged, dataset: Dataset, *, seconds: dict[str, float]) -> IngestResult:
     path = dataset.snapshot_path(staged.dataset_dir)
     snapshot = Snapshot.open(path)
-    rows = manifest.read(path / manifest.MANIFEST, ["path", "status", "reason"])
+    rows = manifest.read(path / manifest.MANIFEST, ["path", "label", "split", "status", "reason"])
     problems = rows.filter(pc.equal(rows["status"], "quarantined")).select(["path", "reason"])
     return IngestResult(
         dataset=dataset.name,
@@ -263,6 +271,9 @@ def _result(staged: Staged, dataset: Dataset, *, seconds: dict[str, float]) -> I
         leaks=dataset.leaks,
         near_duplicates=dataset.near_duplicates,
         warnings=dataset.warnings,
+        per_label=manifest.per_label(rows),
+        reasons=manifest.reasons(rows),
+        contact_sheet=path / SHEET,
         new=staged.new,
         unchanged=staged.unchanged,
         removed=staged.removed,

@@ -25,6 +25,7 @@ NEAR_BITS = 4
 _SHRUNK_SIDE = 32
 _FREQUENCIES = 8
 _SCALE = 4096
+_LUMA = (19_595, 38_470, 7_471)  # ITU-R 601, in 1/65536
 _BLOCK_BYTES = 16 * 1024 * 1024
 _BAND_SHIFTS = (0, 13, 26, 39, 52)  # NEAR_BITS + 1 bands: hashes that near agree in one of them
 _BAND_MASK = (1 << 13) - 1
@@ -44,11 +45,15 @@ def hashes(pixels: npt.NDArray[np.uint8]) -> Hashes:
         return np.empty(0, dtype=np.uint64)
     down, across = _transform(height), _transform(width).T
     block = max(1, _BLOCK_BYTES // (height * width * 8))
-    parts = [
-        _signs(down @ pixels[start : start + block].sum(axis=3).astype(np.float64) @ across)
-        for start in range(0, rows, block)
-    ]
+    parts = [_signs(down @ _gray(pixels[start : start + block]) @ across) for start in range(0, rows, block)]
     return np.concatenate(parts)
+
+
+def _gray(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """Luma in whole numbers, so that a picture and its gray copy have the same hash."""
+    if pixels.shape[3] == 1:
+        return pixels[..., 0].astype(np.float64)
+    return (pixels @ np.array(_LUMA, dtype=np.uint32) >> 16).astype(np.float64)
 
 
 def _transform(side: int) -> npt.NDArray[np.float64]:

@@ -6,6 +6,7 @@ It knows the columns and what a path says (label, part), not what an image is.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -41,6 +42,7 @@ SCHEMA = pa.schema(
     ]
 )
 _COUNTED = {"quarantined": "quarantined", "duplicate": "duplicates", "conflict": "conflicts", "ignored": "ignored"}
+_FATES = (*PARTS, "quarantined", "duplicate", "conflict")
 _SYNONYMS: dict[str, PartName] = {
     "train": "train",
     "training": "train",
@@ -125,5 +127,23 @@ def counts(rows: pa.Table) -> dict[str, int]:
     }
 
 
-def _tally(column: pa.ChunkedArray) -> dict[str | None, int]:
-    return {item["values"]: item["counts"] for item in pc.value_counts(column).to_pylist()}
+def per_label(rows: pa.Table) -> dict[str, dict[str, int]]:
+    """Files of each label by what became of them: parts, quarantined, duplicate, conflict."""
+    columns = [rows[name].to_pylist() for name in ("label", "split", "status")]
+    told: dict[str, dict[str, int]] = {}
+    for (label, part, status), files in Counter(zip(*columns, strict=True)).items():
+        if label is not None and status != "ignored":
+            told.setdefault(label, dict.fromkeys(_FATES, 0))[part or status] += files
+    return dict(sorted(told.items()))
+
+
+def reasons(rows: pa.Table) -> dict[str, int]:
+    """Quarantined files by reason, the commonest first; numbers in reasons don't tell them apart."""
+    chosen = rows.filter(pc.equal(rows["status"], "quarantined"))
+    alike = pc.replace_substring_regex(chosen["reason"], r"(^|[ (])\d+", r"\1N")
+    return dict(sorted(_tally(alike).items(), key=lambda item: (-item[1], item[0])))
+
+
+def _tally(column: pa.ChunkedArray) -> dict[str, int]:
+    """How often each value is there, nulls aside."""
+    return {item["values"]: item["counts"] for item in pc.value_counts(column.drop_null()).to_pylist()}

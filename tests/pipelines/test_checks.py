@@ -1,0 +1,95 @@
+"""Findings: every row gets one verdict, and what is odd is said."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.checks import judge, warnings
+
+ROW = st.tuples(
+    st.sampled_from("abc"),
+    st.sampled_from(["1", "2", "3", None]),
+    st.sampled_from([None, None, "train", "validation", "test"]),
+    st.booleans(),
+)
+
+
+def columns(rows):
+    """From (label, content, part, ignored)."""
+    return {
+        "path": [f"{label}/{number:03d}" for number, (label, *_) in enumerate(rows)],
+        "label": [label for label, *_ in rows],
+        "content_hash": [None if ignored else content for _, content, _, ignored in rows],
+        "part": [part for _, _, part, _ in rows],
+        "status": ["ignored" if ignored else None for *_, ignored in rows],
+        "reason": ["a reason" if ignored or content is None else None for _, content, _, ignored in rows],
+        "width": [8] * len(rows),
+        "height": [8] * len(rows),
+    }
+
+
+def used(label, content, part=None):
+    return label, content, part, False
+
+
+@given(st.lists(ROW, max_size=30), st.sampled_from(["drop", "keep-first"]))
+def test_every_row_has_one_verdict(rows, conflicts):
+    """A content is used once or not at all; all that isn't used says why, and nothing that is used does."""
+    told = columns(rows)
+    verdict = judge(told, conflicts=conflicts)
+    assert len(verdict.status) == len(verdict.reason) == len(rows)
+    assert sorted(verdict.used.values()) == [i for i, status in enumerate(verdict.status) if status == "used"]
+    assert all(told["content_hash"][index] == content for content, index in verdict.used.items())
+    for status, reason in zip(verdict.status, verdict.reason, strict=True):
+        assert (status == "used") == (reason is None)
+    if conflicts == "keep-first":
+        assert verdict.used.keys() == {content for content in told["content_hash"] if content}
+
+
+@given(st.lists(ROW, max_size=30))
+def test_conflicts_are_contents_with_several_labels(rows):
+    """Dropped are exactly the contents that have more than one label, all their files."""
+    told = columns(rows)
+    labels = {}
+    for content, label in zip(told["content_hash"], told["label"], strict=True):
+        labels.setdefault(content, set()).add(label)
+    verdict = judge(told, conflicts="drop")
+    expected = {content for content, found in labels.items() if content and len(found) > 1}
+    assert {conflict.content_hash for conflict in verdict.conflicts} == expected
+    for content, status in zip(told["content_hash"], verdict.status, strict=True):
+        assert (status == "conflict") == (content in expected)
+
+
+def test_a_leak_keeps_the_test_image():
+    """Of copies in several parts the test's is used, then the validation's: the test set stays as it was made."""
+    copies = [used("a", "1", part) for part in ("train", "validation", "test")]
+    rows = columns([*copies, used("a", "2", "train")])
+    verdict = judge(rows, conflicts="drop")
+    assert verdict.status == ["duplicate", "duplicate", "used", "used"]
+    assert [len(leak.paths) for leak in verdict.leaks] == [3]
+    assert verdict.reason[0] == "the same pixels as a/002, which is in test"
+
+
+def said(rows, *, parts=None, lost_colour=False, **sizes):
+    told = columns(rows) | sizes
+    verdict = judge(told, conflicts="drop")
+    parts = parts or dict.fromkeys(verdict.used, "train")
+    return " ".join(warnings(told, verdict, parts=parts, lost_colour=lost_colour))
+
+
+def test_what_is_worth_a_second_look():
+    """Imbalance, tiny classes, odd proportions, labels without images: each is said, and calm data says nothing."""
+    calm = [used("ab"[number % 2], str(number)) for number in range(40)]
+    assert said(calm) == ""
+    assert "unbalanced: 'a' has 40 images, 'b' has 3" in said(
+        [used("a", f"a{n}") for n in range(40)] + [used("b", f"b{n}") for n in range(3)]
+    )
+    assert "Too few images to be in all three parts (3): 'c'" in said([*calm, used("c", "x")])
+    assert "Labels without a usable image, left out: 'c'" in said([*calm, ("c", None, None, False)])
+    assert "from 0.25 to 1.00" in said(calm, width=[2] + [8] * 39)
+    assert "stored as gray" in said(calm, lost_colour=True)
+    assert "without a training image: 'b'" in said(
+        calm, parts={str(n): "train" if n % 2 == 0 else "test" for n in range(40)}
+    )
+    assert "More files are quarantined (41) than used (40)" in said(calm + [("a", None, None, False)] * 41)

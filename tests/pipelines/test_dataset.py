@@ -1,0 +1,122 @@
+"""Reading a snapshot: any rows, in any order, of any part."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipelines.config import DataRecipe
+from pipelines.contact import draw_sheet
+from pipelines.dataset import Snapshot
+from pipelines.decode import commonest_size
+from pipelines.errors import BadSource
+from pipelines.ingest import ingest
+from pipelines.ledger import Dataset, Ledger, current
+from pipelines.manifest import PARTS
+from tests.pipelines.image_folders import labelled, picture, put
+
+CONTENTS = st.text("0123456789abcdef", min_size=4, max_size=8)
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory):
+    """Gray and colour images from two ingests: rows in several files of pixels."""
+    base = tmp_path_factory.mktemp("dataset")
+    source = labelled(base / "photos", {"a": 20, "b": 20})
+    put(source / "a" / "colour.png", picture(900, channels=3))
+    home = base / "w" / "datasets" / "photos"
+    ingest(str(source), home, DataRecipe())
+    labelled(source, {"b": 9, "c": 5}, first_seed=100, channels=3)
+    return Snapshot.open(ingest(str(source), home, DataRecipe()).path)
+
+
+@given(data=st.data())
+def test_gather_is_indexing(snapshot, data):
+    """Gathered rows are those of the whole part at these places, repeated and in any order."""
+    part = snapshot.part("train")
+    index = np.array(data.draw(st.lists(st.integers(0, part.rows - 1), max_size=50)), dtype=np.int64)
+    gathered = part.gather(index)
+    assert gathered.dtype == np.uint8
+    assert (gathered == part.pixels[index]).all()
+    assert gathered.shape == (len(index), *snapshot.image.shape)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_batches_are_the_part(snapshot, size):
+    """All rows come once, in order, with their labels; the last batch is the rest."""
+    part = snapshot.part("train")
+    batches = list(part.batches(size))
+    assert [len(labels) for _, labels in batches][:-1] == [size] * (len(batches) - 1)
+    assert (np.concatenate([pixels for pixels, _ in batches]) == part.pixels).all()
+    assert (np.concatenate([labels for _, labels in batches]) == part.labels).all()
+
+
+def test_a_part_travels(snapshot):
+    """A part pickles as a reference: no pixels go with it."""
+    part = snapshot.part("validation")
+    data = pickle.dumps(part)
+    assert len(data) < 1000
+    assert (pickle.loads(data).pixels == part.pixels).all()
+
+
+def test_an_empty_part(tmp_path):
+    """A part whose fraction is zero is there and empty."""
+    source = labelled(tmp_path / "photos", {"a": 5, "b": 5})
+    recipe = DataRecipe(split=(0.8, 0.0, 0.2))
+    part = Snapshot.open(ingest(str(source), tmp_path / "w" / "d" / "x", recipe).path).part("validation")
+    assert (part.rows, list(part.paths), part.pixels.shape, list(part.batches(8))) == (0, [], (0, 8, 8, 1), [])
+
+
+def test_no_snapshot(tmp_path):
+    """A folder that is no snapshot, and one that holds no dataset, are refused by name."""
+    with pytest.raises(BadSource, match="no whole snapshot"):
+        Snapshot.open(tmp_path)
+    with pytest.raises(BadSource, match="no dataset in"):
+        current(tmp_path)
+    (tmp_path / "dataset.json").write_text("{")
+    with pytest.raises(BadSource, match="can't be read"):
+        Dataset.read(tmp_path)
+
+
+def test_the_contact_sheet(snapshot):
+    """The sheet shows each label's pixels."""
+    with Image.open(draw_sheet(snapshot)) as sheet:
+        shown = np.asarray(sheet.convert("RGB"))
+    part = snapshot.part("train")
+    first = part.gather(np.flatnonzero(part.labels == 2)[:1])[0]
+    row = shown[2 * 78 + 6 : 2 * 78 + 78, 170 : 170 + 72]
+    assert (row[4::9, 4::9] == first).all()
+
+
+@settings(deadline=None)
+@given(st.dictionaries(CONTENTS, st.sampled_from(PARTS), max_size=20), st.data())
+def test_a_ledger_is_read_as_written(tmp_path_factory, parts, data):
+    """Parts, groups with any name, and hashes come back; the same content has the same file name."""
+    folder = tmp_path_factory.mktemp("ledger")
+    some = data.draw(st.sets(st.sampled_from(sorted(parts)))) if parts else set()
+    names = st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=3)
+    groups = {content: tuple(data.draw(names)) for content in some}
+    ledger = Ledger(parts=parts, groups=groups, likeness=dict.fromkeys(some, 2**64 - 1))
+    name = ledger.write(folder)
+    assert Ledger.read(folder / name) == ledger
+    assert ledger.write(folder) == name
+
+
+@pytest.mark.parametrize(
+    ("sizes", "chosen"),
+    [
+        ([], None),
+        ([(28, 28)] * 3 + [(32, 32)] * 2, (28, 28)),
+        ([(28, 28), (32, 32)], (32, 32)),
+        ([(480, 640), (1000, 900), (28, 28), (28, 28)], (224, 224)),
+        ([(100, 640)], (100, 224)),
+    ],
+)
+def test_the_commonest_size(sizes, chosen):
+    """The commonest, each side at most 224 before counting; of equally common ones the larger."""
+    assert commonest_size(sizes) == chosen
