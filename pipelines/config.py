@@ -109,6 +109,7 @@ class Recipe(BaseModel):
         patience: epochs without a better validation loss after which training stops; 0: never before the end.
         loss: None: chosen from the task and the number of classes.
         seed: of weights, shuffling and dropout.
+        quantize: int8: publish a classifier with its large matrices in 8 bits, if that is faster and as right.
         threshold_quantile: of the validation errors: the anomaly threshold of a reconstructing bundle.
         floors: what the metrics of the test part must reach to be published: a minimum for accuracy, macro_f1, psnr
             and ssim, a maximum for log_loss, expected_calibration_error, binary_crossentropy and mean_squared_error.
@@ -130,6 +131,7 @@ class Recipe(BaseModel):
     patience: int | None = Field(default=None, ge=0)
     loss: str | None = None
     seed: int = Field(default=0, ge=0, lt=2**31)
+    quantize: Literal["none", "int8"] = "none"
     threshold_quantile: float = Field(default=0.99, ge=0.5, le=1.0)
     floors: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=dict)
     data: DataRecipe = Field(default_factory=DataRecipe)

@@ -10,7 +10,7 @@ import datetime as dt
 import importlib.metadata
 import json
 import subprocess
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,12 +42,14 @@ class ExportResult:
     """What an export came to.
 
     Attributes:
-        parity: the proof.
+        parity: the proof, of the graph in float32.
         model_bytes: the size of `model.onnx`.
+        quantized: what became of the wish for int8, in a sentence; None where there was none.
     """
 
     parity: Parity
     model_bytes: int
+    quantized: str | None = None
 
 
 def export_run(snapshot_path: Path, recipe: Recipe, folder: Path) -> ExportResult:
@@ -69,10 +71,27 @@ def export_run(snapshot_path: Path, recipe: Recipe, folder: Path) -> ExportResul
     data = convert.to_onnx(model, recipe.task)
     session = open_session(data)
     parity = compare(session, loop.forward(model), _pixels(snapshot), task=recipe.task)
-    write_atomically(folder / ONNX, data)
     bundle = describe(snapshot, recipe, folder, session=session, parity=parity)
+    told = None
+    if recipe.quantize == "int8":
+        data, outcome = _quantized(data, snapshot, recipe)
+        bundle = replace(bundle, made_by={**bundle.made_by, "quantize": outcome})
+        told = str(outcome["reason"])
+    write_atomically(folder / ONNX, data)
     write_atomically(folder / DRAFT, bundle.to_json().encode())
-    return ExportResult(parity=parity, model_bytes=len(data))
+    return ExportResult(parity=parity, model_bytes=len(data), quantized=told)
+
+
+def _quantized(data: bytes, snapshot: Snapshot, recipe: Recipe) -> tuple[bytes, dict[str, Any]]:
+    """The form to publish, and what the bundle says of the choice."""
+    from pipelines import quantize  # noqa: PLC0415 - a second of imports that few exports need
+
+    shrunk = quantize.shrink(data) if recipe.task == "classify" else None
+    if shrunk is None:
+        return data, {"is_kept": False, "reason": "there is no matrix product to quantize in this model"}
+    test = snapshot.part("test")
+    trial = quantize.compare(data, shrunk, pixels=test.pixels, labels=test.labels)
+    return (shrunk if trial.is_kept else data), asdict(trial)
 
 
 def open_session(data: bytes) -> Session:

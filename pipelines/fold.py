@@ -1,12 +1,14 @@
 """A Keras model as an equal one that exports to a faster graph; exact, up to the rounding of float32.
 
-Two rewrites. Nearest-neighbour upsampling by 2 followed by a 3x3 convolution is one transposed convolution of 4x4
+Three rewrites. Nearest-neighbour upsampling by 2 followed by a 3x3 convolution is one transposed convolution of 4x4
 with stride 2: it has the same answers with 4/9 of the multiplications. Other nearest-neighbour upsampling becomes
-a resize to a fixed size, which tf2onnx writes as one node instead of a tower of Tile and Reshape.
+a resize to a fixed size, which tf2onnx writes as one node instead of a tower of Tile and Reshape. And flattening
+gets its size as a constant instead of a chain of nodes that work it out.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -24,9 +26,9 @@ def folded(model: Any) -> Any:
     """
     if not isinstance(model, keras.Sequential | keras.Model) or not hasattr(model, "layers"):
         return model
-    if not any(isinstance(layer, layers.UpSampling2D) for layer in model.layers):
-        return model
     replaced = _replacements(model.layers)
+    if not replaced:
+        return model
     return keras.models.clone_model(model, clone_function=lambda layer: replaced.get(id(layer), layer))
 
 
@@ -51,6 +53,8 @@ def _replacements(stack: list[Any]) -> dict[int, Any]:
     """New layers by the identity of the old ones."""
     found: dict[int, Any] = {}
     for layer in stack:
+        if type(layer) is layers.Flatten:
+            found[id(layer)] = _flat(math.prod(layer.input.shape[1:]))
         if not isinstance(layer, layers.UpSampling2D) or layer.interpolation != "nearest":
             continue
         after = _only_reader(layer, stack)
@@ -60,6 +64,10 @@ def _replacements(stack: list[Any]) -> dict[int, Any]:
         else:
             found[id(layer)] = layers.Resizing(*layer.output.shape[1:3], interpolation="nearest")
     return found
+
+
+def _flat(size: int) -> Any:
+    return layers.Lambda(lambda tensor: keras.ops.reshape(tensor, (-1, size)))
 
 
 def _only_reader(layer: Any, stack: list[Any]) -> Any | None:

@@ -24,7 +24,7 @@ def build(
 ) -> Any:
     """Convolutions of 32 filters of 5x5 and 64 of 2x2, each with pooling and dropout, then 1000 and `units`.
 
-    28x28x1 -> 24x24x32 -> 12x12x32 -> 11x11x64 -> 5x5x64 -> 1600 -> 1000 -> units; 1,620,130 parameters with ten
+    28x28x1 -> 24x24x32 -> 12x12x32 -> 11x11x64 -> 5x5x64 -> 1600 -> 1000 -> units; 1,620,098 parameters with ten
     units.
 
     Source: the layout of Keras' mnist_convnet example, with a wide dense layer; dropout after Srivastava et al.

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def build(shape: Shape, *, units: int, activation: str, pooling: str = "max", dropout: float = 0.25) -> Any:
     """A convolution of 32 filters of 5x5 with stride 5, two of 3x3 with pooling, then the mean of each map.
 
-    224x224x3 -> 45x45x32 -> 45x45x64 -> 22x22x64 -> 22x22x128 -> 128 -> units; 96,074 parameters for ten units and
-    colour, 94,474 for gray.
+    224x224x3 -> 45x45x32 -> 45x45x64 -> 22x22x64 -> 22x22x128 -> 128 -> units; 96,074 parameters with ten units in
+    colour, 94,474 parameters in gray.
 
     Source: a patch convolution as in Dosovitskiy et al., "An image is worth 16x16 words" (2020), here of 5x5,
     before a plain network; global averages after Lin et al., "Network in network" (2013).

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 from pyarrow import parquet
 
@@ -72,8 +73,6 @@ def test_every_autoencoder_passes_parity_and_keeps_the_size(tmp_path, name, heig
 @pytest.mark.slow
 def test_upsampling_leaves_no_tower_in_the_graph(tmp_path):
     """Upsampling and its convolution are one transposed convolution."""
-    import onnx
-
     snapshot = _snapshot(tmp_path / "data")
     recipe, _ = _run(snapshot, tmp_path / "run", architecture="autoencoder", task="reconstruct")
     export.export_run(snapshot.path, recipe, tmp_path / "run")
@@ -90,7 +89,6 @@ def test_other_upsampling_becomes_one_resize(strides, kernel):
 
     backend.start()
     import keras
-    import onnx
 
     from pipelines import convert, loop
 
@@ -179,3 +177,15 @@ def test_an_empty_test_part_is_told(tmp_path):
     snapshot = make_snapshot(tmp_path / "data", pixels, labels, parts=(15, 5, 0))
     with pytest.raises(BadSource, match=r"test part.+empty.+--split"):
         judge.evaluate_run(snapshot.path, Recipe(), tmp_path)
+
+
+@pytest.mark.slow
+def test_an_int8_bundle_says_so(tmp_path):
+    """What was measured is in `made_by`; the published graph is the form that the measurement chose."""
+    snapshot = _snapshot(tmp_path / "data")
+    recipe, _ = _run(snapshot, tmp_path / "run", architecture="cnn_dropout", quantize="int8", options={"dense": 600})
+    result = export.export_run(snapshot.path, recipe, tmp_path / "run")
+    said = from_json((tmp_path / "run" / export.DRAFT).read_bytes()).made_by["quantize"]
+    kinds = {node.op_type for node in onnx.load(tmp_path / "run" / export.ONNX).graph.node}
+    assert ("MatMulInteger" in kinds) == said["is_kept"]
+    assert result.quantized == said["reason"]
