@@ -9,7 +9,6 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.compute as pc
 from PIL import Image, ImageDraw, ImageFont
 
 from pipelines import manifest
@@ -82,9 +81,7 @@ def _samples(parts: Sequence[Part], number: int) -> tuple[list[np.ndarray[Any, A
 
 def _quarantined(snapshot: Snapshot) -> list[dict[str, str]]:
     rows = manifest.read(snapshot.path / manifest.MANIFEST, ["path", "status", "reason"])
-    chosen = rows.filter(pc.equal(rows["status"], "quarantined")).slice(0, MOST_QUARANTINED)
-    problems: list[dict[str, str]] = chosen.select(["path", "reason"]).to_pylist()
-    return problems
+    return manifest.quarantined(rows)[:MOST_QUARANTINED]
 
 
 def _tile(pixels: np.ndarray[Any, Any]) -> Image.Image:

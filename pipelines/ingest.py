@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipelines import checks, decode, ledger, manifest
 from pipelines.contact import SHEET, draw_sheet
@@ -26,6 +24,8 @@ from serving.images import ImageSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pyarrow as pa
 
     from pipelines.config import DataRecipe
 
@@ -259,20 +259,20 @@ def _result(staged: Staged, dataset: Dataset, *, seconds: dict[str, float]) -> I
     path = dataset.snapshot_path(staged.dataset_dir)
     snapshot = Snapshot.open(path)
     rows = manifest.read(path / manifest.MANIFEST, ["path", "label", "split", "status", "reason"])
-    problems = rows.filter(pc.equal(rows["status"], "quarantined")).select(["path", "reason"])
+    problems = manifest.quarantined(rows)
     return IngestResult(
         dataset=dataset.name,
         snapshot=snapshot.id,
         path=path,
         labels=snapshot.labels,
         images=snapshot.counts,
-        quarantined=problems.slice(0, LISTED_PROBLEMS).to_pylist(),
+        quarantined=problems[:LISTED_PROBLEMS],
         conflicts=dataset.conflicts,
         leaks=dataset.leaks,
         near_duplicates=dataset.near_duplicates,
         warnings=dataset.warnings,
         per_label=manifest.per_label(rows),
-        reasons=manifest.reasons(rows),
+        reasons=manifest.reasons(problems),
         contact_sheet=path / SHEET,
         new=staged.new,
         unchanged=staged.unchanged,

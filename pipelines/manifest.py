@@ -6,6 +6,7 @@ It knows the columns and what a path says (label, part), not what an image is.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -42,6 +43,7 @@ SCHEMA = pa.schema(
     ]
 )
 _COUNTED = {"quarantined": "quarantined", "duplicate": "duplicates", "conflict": "conflicts", "ignored": "ignored"}
+_NUMBER = re.compile(r"(^|[ (])\d+")
 _FATES = (*PARTS, "quarantined", "duplicate", "conflict")
 _SYNONYMS: dict[str, PartName] = {
     "train": "train",
@@ -112,8 +114,9 @@ def write(rows: pa.Table, path: Path) -> None:
 
 
 def read(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """The table at `path`, or some of its columns."""
-    return pq.read_table(path, columns=columns, memory_map=False)
+    """The table at `path`, or some of its columns, in memory."""
+    with pq.ParquetFile(path) as file:  # pyarrow's read_table imports datasets, and pandas with them
+        return file.read(columns=columns)
 
 
 def counts(rows: pa.Table) -> dict[str, int]:
@@ -137,11 +140,15 @@ def per_label(rows: pa.Table) -> dict[str, dict[str, int]]:
     return dict(sorted(told.items()))
 
 
-def reasons(rows: pa.Table) -> dict[str, int]:
+def quarantined(rows: pa.Table) -> list[dict[str, str]]:
+    """Path and reason of every quarantined file."""
+    told = zip(*(rows[name].to_pylist() for name in ("path", "reason", "status")), strict=True)
+    return [{"path": path, "reason": reason} for path, reason, status in told if status == "quarantined"]
+
+
+def reasons(problems: Iterable[Mapping[str, str]]) -> dict[str, int]:
     """Quarantined files by reason, the commonest first; numbers in reasons don't tell them apart."""
-    chosen = rows.filter(pc.equal(rows["status"], "quarantined"))
-    alike = pc.replace_substring_regex(chosen["reason"], r"(^|[ (])\d+", r"\1N")
-    return dict(sorted(_tally(alike).items(), key=lambda item: (-item[1], item[0])))
+    return dict(Counter(_NUMBER.sub(r"\1N", problem["reason"]) for problem in problems).most_common())
 
 
 def _tally(column: pa.ChunkedArray) -> dict[str, int]:

@@ -15,7 +15,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipelines import decode, ledger, manifest, pool, sources
 from pipelines.dataset import Snapshot
@@ -334,8 +333,12 @@ class _Before:
             return False
         if self.dataset.recipe != recipe.model_dump(mode="json") or len(listing.found) != len(self.files):
             return False
-        unread = pc.and_(pc.equal(self.rows["status"], "quarantined"), pc.is_null(self.rows["file_hash"]))
-        return not pc.any(unread).as_py() and all(map(self.has, listing.found))
+        hashes = (state[2] for state in self.files.values())
+        unread = any(
+            status == "quarantined" and file_hash is None
+            for status, file_hash in zip(self.rows["status"].to_pylist(), hashes, strict=True)
+        )
+        return not unread and all(map(self.has, listing.found))
 
     def known(self, canvas: Canvas | None) -> dict[str, decode.Outcome]:
         """Outcomes by path, of files whose pixels the current snapshot has, and of those that can't be decoded."""

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines import manifest
+from tests.pipelines.image_folders import labelled
 
 TEXT = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 NUMBER = st.none() | st.integers(0, 2**31 - 1)
@@ -54,10 +55,8 @@ def test_counts_add_up(statuses):
 
 def test_reasons_are_counted_by_kind():
     """Numbers in a reason don't tell reasons apart; numbers in words do."""
-    told = ["The 12 bytes are odd.", "The 7 bytes are odd.", "no UTF-8", "x"]
-    columns = {name: [None] * 4 for name in manifest.SCHEMA.names}
-    columns |= {"status": ["quarantined", "quarantined", "quarantined", "duplicate"], "reason": told}
-    found = manifest.reasons(manifest.table(columns, manifest.SCHEMA))
+    told = ["The 12 bytes are odd.", "no UTF-8", "The 7 bytes are odd."]
+    found = manifest.reasons([{"path": "x", "reason": reason} for reason in told])
     assert list(found.items()) == [("The N bytes are odd.", 2), ("no UTF-8", 1)]
 
 
@@ -98,12 +97,16 @@ def test_what_a_path_says(path, presplit, said):
     assert manifest.label_and_part(path, presplit=presplit) == said
 
 
-def test_pandas_stays_out():
-    """Tables are made without pandas, whose import takes longer than most ingests."""
+def test_pandas_stays_out(tmp_path):
+    """An ingest does without pandas, whose import takes longer than most ingests."""
     code = """
 import sys
-from pipelines import manifest
-manifest.per_label(manifest.table({name: [None] for name in manifest.SCHEMA.names}, manifest.SCHEMA))
+from pathlib import Path
+from pipelines.config import DataRecipe
+from pipelines.ingest import ingest
+ingest(sys.argv[1], Path(sys.argv[2]), DataRecipe())
+ingest(sys.argv[1], Path(sys.argv[2]), DataRecipe())
 sys.exit("pandas" in sys.modules)
 """
-    assert run([sys.executable, "-c", code], check=False).returncode == 0
+    source = labelled(tmp_path / "photos", {"a": 5, "b": 5})
+    assert run([sys.executable, "-c", code, source, tmp_path / "w" / "d" / "x"], check=False).returncode == 0
