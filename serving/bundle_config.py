@@ -1,6 +1,6 @@
 """The `config.pbtxt` that makes a published bundle a valid model of NVIDIA Triton's, in protobuf's text form.
 
-Writes it; reading one, whoever wrote it, is the registry's affair.
+Writes it; reading one, whoever wrote it, is `serving.model_config`'s affair.
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ from serving.errors import BadBundle
 if TYPE_CHECKING:
     from serving.bundle_json import Bundle, TensorSpec
 
-MAX_BATCH_ROWS: Final = 32
+# The server's own default: a published model neither lowers nor raises it, until somebody edits its file.
+MAX_BATCH_ROWS: Final = 64
+
+_HEAD: Final = """\
+# How this model is served, by calotype and by NVIDIA Triton: written once, yours to change.
+# max_batch_size is the most rows in one model call, and takes the place of --max-batch-rows.
+"""
 
 _DATA_TYPES: Final = {
     "bool": "TYPE_BOOL",
@@ -40,7 +46,7 @@ def config_text(bundle: Bundle) -> str:
     Raises:
         BadBundle: a tensor of a type that Triton does not have.
     """
-    lines = ['platform: "onnxruntime_onnx"', f"max_batch_size: {MAX_BATCH_ROWS}"]
+    lines = [_HEAD + 'platform: "onnxruntime_onnx"', f"max_batch_size: {MAX_BATCH_ROWS}"]
     for kind, specs in (("input", bundle.inputs), ("output", bundle.outputs)):
         lines += [_tensor(kind, spec) for spec in specs]
     return "\n".join([*lines, "dynamic_batching { }", ""])

@@ -41,7 +41,6 @@ class InferenceService:
         decoder: reads encoded images in threads of its own; not owned.
         telemetry: where the statistics come from.
         version: of this program.
-        max_batch_rows: what configurations say.
     """
 
     def __init__(
@@ -51,13 +50,11 @@ class InferenceService:
         telemetry: Telemetry,
         *,
         version: str,
-        max_batch_rows: int = 32,
     ) -> None:
         self._registry = registry
         self._decoder = decoder
         self._telemetry = telemetry
         self._version = version
-        self._max_batch_rows = max_batch_rows
         self._loader = ThreadPoolExecutor(1, "loader")
 
     def close(self) -> None:
@@ -97,7 +94,7 @@ class InferenceService:
     def model_config(self, request: v2.ModelConfigRequest, call: Call) -> Future[v2.ModelConfigResponse]:
         """The configuration of a version."""
         with self._acquire(request.name, request.version, call) as handle:
-            return answered(v2.ModelConfigResponse(config=model_card.config(handle, self._max_batch_rows)))
+            return answered(v2.ModelConfigResponse(config=model_card.config(handle)))
 
     def statistics(self, request: v2.ModelStatisticsRequest, call: Call) -> Future[v2.ModelStatisticsResponse]:
         """Counts and times of the versions asked for."""

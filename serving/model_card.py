@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from serving import tensors
+from serving.model_config import ALL_VERSIONS
 from serving.v2 import open_inference_pb2 as v2
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from serving.bundle import TensorSpec
+    from serving.model_config import VersionPolicy
     from serving.registry import Handle
     from serving.telemetry import Statistics
 
@@ -39,22 +41,40 @@ def metadata(handle: Handle, versions: Iterable[int]) -> v2.ModelMetadataRespons
     return response
 
 
-def config(handle: Handle, max_batch_rows: int) -> v2.ModelConfig:
-    """The configuration of a version, as far as Triton's clients read it."""
-    batched = all(spec.shape and spec.shape[0] is None for spec in (*handle.inputs, *handle.outputs))
+def config(handle: Handle) -> v2.ModelConfig:
+    """The configuration of a version as it is in effect, whether a file or the server's settings say so."""
+    tuning = handle.tuning
+    limits, batched = tuning.limits, tuning.limits.joins
     written = v2.ModelConfig(
         name=handle.name,
         platform=PLATFORM,
         backend="onnxruntime",
         default_model_filename="model.onnx",
-        max_batch_size=max_batch_rows if batched else 0,
+        max_batch_size=limits.max_batch_rows if batched else 0,
+        version_policy=_version_policy(tuning.policy),
     )
     for spec in handle.inputs:
         written.input.add(name=spec.name, data_type=_config_type(spec), dims=_dims(spec, batched=batched))
     for spec in handle.outputs:
         written.output.add(name=spec.name, data_type=_config_type(spec), dims=_dims(spec, batched=batched))
+    written.instance_group.add(name=handle.name, count=tuning.executors, kind="KIND_CPU")
     if batched:
-        written.dynamic_batching.SetInParent()
+        batching = written.dynamic_batching
+        batching.preferred_batch_size.extend(limits.preferred_rows)
+        batching.max_queue_delay_microseconds = round(limits.max_wait_ms * 1000)
+        batching.default_queue_policy.max_queue_size = limits.max_queue_rows
+        batching.default_queue_policy.default_timeout_microseconds = round(tuning.timeout_ms * 1000)
+    return written
+
+
+def _version_policy(policy: VersionPolicy) -> v2.ModelVersionPolicy:
+    written = v2.ModelVersionPolicy()
+    if policy.only is not None:
+        written.specific.versions.extend(sorted(policy.only))
+    elif policy.most == ALL_VERSIONS:
+        written.all.SetInParent()
+    else:
+        written.latest.num_versions = policy.most
     return written
 
 

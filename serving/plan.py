@@ -1,6 +1,6 @@
 """What should be loaded of one model, decided from what is on disk, what is loaded, and what failed before.
 
-Pure: the registry asks, and does it.
+Pure: the keeper asks, and does it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from serving.model_config import VersionPolicy
     from serving.repository import Model, Version
 
-Files = tuple[Any, ...]
+Stamp = tuple[Any, ...]
+"""What a version was loaded from, its files and the model's configuration: equal means untouched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One version that may be among those served.
+
+    Args:
+        version: as found on disk.
+        load: whether to try to load it.
+        held: whether it is loaded already; that goes on unless a new load of it succeeds.
+    """
+
+    version: Version
+    load: bool
+    held: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,52 +38,68 @@ class Decision:
     """What to do about one model.
 
     Args:
-        try_in_turn: versions to load, best first, until one succeeds; it then replaces the current one.
-        keep: whether the current version serves on if none of them loads.
+        steps: to be gone through until `most` versions are loaded, the best first; what else is loaded then ends.
+        most: how many versions are to be loaded.
         broken: versions newly found that may not be loaded, with the reason.
     """
 
-    try_in_turn: tuple[Version, ...]
-    keep: bool
+    steps: tuple[Step, ...] = ()
+    most: int = 0
     broken: tuple[tuple[Version, str], ...] = ()
+
+
+def stamp(model: Model, version: Version) -> Stamp:
+    """What this version would be loaded from now."""
+    return (version.files, model.config, model.reason)
 
 
 def decide(
     model: Model | None,
     *,
-    current: tuple[int, Files] | None,
-    failed: Mapping[int, Files],
+    policy: VersionPolicy,
+    loaded: Mapping[int, Stamp],
+    failed: Mapping[int, Stamp],
     unloaded: bool,
 ) -> Decision:
-    """Decide about one model: its newest version that loads is served, and no other.
+    """Decide about one model: the newest versions that load and that the policy wants are served, and no others.
 
-    A version that failed is not tried again while its files are the same. A loaded version whose folder is still there
+    A version that failed is not tried again while its stamp is the same. A loaded version whose folder is still there
     is kept, even if the files in it were damaged meanwhile; one whose folder is gone (rolled back) is replaced by the
     newest that is left, and serves until that one is loaded.
 
     Args:
         model: as found on disk; None: there is no such folder.
-        current: number of the version being served, and its files when it was loaded.
-        failed: versions that failed to load, with their files at that time.
+        policy: which versions are wanted.
+        loaded: number -> stamp of those that take calls.
+        failed: number -> stamp of those that failed to load.
         unloaded: whether somebody wants this model unloaded.
     """
     if unloaded or model is None:
-        return Decision((), keep=False)
-    broken = tuple(
-        (version, version.reason)
-        for version in model.versions
-        if not version.usable and failed.get(version.number) != version.files
-    )
-    on_disk = {version.number for version in model.versions}
-    keep = current is not None and current[0] in on_disk
-    worth: list[Version] = []
-    for version in reversed(model.usable):
-        if current is not None and version.number == current[0]:
-            if version.files != current[1] and failed.get(version.number) != version.files:
-                worth.append(version)  # exchanged in place
-            break
-        if keep and current is not None and version.number < current[0]:
-            break
-        if failed.get(version.number) != version.files:
-            worth.append(version)
-    return Decision(tuple(worth), keep=keep, broken=broken)
+        return Decision()
+    broken, steps = [], []
+    for version in reversed(model.versions):
+        number, now = version.number, stamp(model, version)
+        new = failed.get(number) != now
+        if new and not version.usable:
+            broken.append((version, version.reason))
+        if policy.only is not None and number not in policy.only:
+            continue
+        load = version.usable and new and loaded.get(number) != now
+        if load or number in loaded:
+            steps.append(Step(version, load=load, held=number in loaded))
+    return Decision(tuple(steps), policy.most, tuple(reversed(broken)))
+
+
+def hold(model: Model, reason: str, *, loaded: Mapping[int, Stamp], failed: Mapping[int, Stamp]) -> Decision:
+    """Decide about a model that can't be loaded as a whole, its configuration being broken: what is loaded goes on.
+
+    Args:
+        model: as found on disk.
+        reason: a sentence.
+        loaded: number -> stamp of those that take calls.
+        failed: number -> stamp of those that failed to load.
+    """
+    steps = tuple(Step(version, load=False, held=True) for version in model.versions if version.number in loaded)
+    newest = model.newest
+    news = newest is not None and failed.get(newest.number) != stamp(model, newest)
+    return Decision(steps, len(steps), ((newest, reason),) if newest is not None and news else ())

@@ -1,8 +1,9 @@
-"""One loaded version, and the handle that a call holds on it; the registry owns both."""
+"""One loaded version, and the handle that a call holds on it; the shelf owns both."""
 
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from serving.batcher import Batcher
     from serving.bundle import Bundle, TensorSpec
     from serving.loading import Loaded
+    from serving.model_config import Tuning
+    from serving.plan import Stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class ModelStatus:
         version: its number.
         state: Start, Loading, Available, Unloading or End.
         bundle: None for a plain ONNX file, and until it is loaded.
-        reason: why it failed to load; else empty.
+        reason: why it failed to load, or the state of it that is on disk now; else empty.
     """
 
     name: str
@@ -41,19 +44,21 @@ class ModelStatus:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Served:
-    """A version on its way from Start to End; mutable under the registry's lock.
+    """A version on its way from Start to End; mutable under the shelf's lock.
 
     Args:
         name: of the model.
         number: of the version.
-        files: what its folder looked like when it was loaded.
+        stamp: what it was loaded from.
+        tuning: how it is served.
         handles: how many calls hold it.
         released: set once it is Unloading and held by nobody.
     """
 
     name: str
     number: int
-    files: tuple[Any, ...]
+    stamp: Stamp
+    tuning: Tuning
     state: str = "Start"
     handles: int = 0
     released: threading.Event = field(default_factory=threading.Event)
@@ -72,8 +77,9 @@ class Served:
         """Whether it takes calls."""
         return self.state == "Available"
 
-    def begin(self, loaded: Loaded, batcher: Batcher) -> None:
+    def begin(self, loaded: Loaded, tuning: Tuning, batcher: Batcher) -> None:
         """Take what was loaded; the batcher is running."""
+        self.tuning = tuning
         self.bundle, self.inputs, self.outputs = loaded.bundle, loaded.inputs, loaded.outputs
         self.batcher = batcher
 
@@ -129,6 +135,11 @@ class Handle:
         """What the model gives."""
         return self._served.outputs
 
+    @property
+    def tuning(self) -> Tuning:
+        """How it is served."""
+        return self._served.tuning
+
     def release(self) -> None:
         """Give the version back; may be called twice."""
         release, self._release = self._release, None
@@ -158,6 +169,10 @@ class Handle:
         if self._release is None or batcher is None:
             raise ModelNotReady(f"Version {self.version} of model {self.name!r} was released; acquire it again.")
         self._check(feeds, outputs)
+        timeout_ms = self._served.tuning.timeout_ms
+        if timeout_ms:
+            latest = time.monotonic() + timeout_ms / 1000
+            deadline = latest if deadline is None else min(deadline, latest)
         return batcher.submit(dict(feeds), outputs=outputs, deadline=deadline)
 
     def _check(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> None:

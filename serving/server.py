@@ -12,7 +12,6 @@ import logging
 import signal
 import threading
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from serving import loading, logs
@@ -20,6 +19,7 @@ from serving.decoder import Decoder
 from serving.http import HttpPort
 from serving.inference import InferenceService
 from serving.interceptors import Desk
+from serving.model_config import Tuning
 from serving.registry import Registry
 from serving.row_queue import BatchLimits
 from serving.service import PredictionService
@@ -42,20 +42,21 @@ class Server:
 
     Args:
         settings: all that may be chosen.
-        load: version folder -> model; None: `serving.loading.load` with the settings' sizes.
+        load: version folder, and how it is served -> model; None: `serving.loading.load`.
     """
 
     # Mutable: `_draining` and `_stopped`, set once each.
 
-    def __init__(self, settings: ServeSettings, *, load: Callable[[Version], loading.Loaded] | None = None) -> None:
+    def __init__(
+        self, settings: ServeSettings, *, load: Callable[[Version, Tuning], loading.Loaded] | None = None
+    ) -> None:
         self._settings = settings
         cpus = available_cpus()
         self.telemetry = Telemetry()
         self.registry = Registry(
             settings.models,
-            load=load or _loader(settings, cpus),
-            limits=_limits(settings),
-            executors=settings.executors,
+            load=load or _loader(cpus),
+            tuning=Tuning(limits=_limits(settings), executors=settings.executors),
             poll_seconds=settings.poll_seconds,
             telemetry=self.telemetry,
         )
@@ -70,7 +71,6 @@ class Server:
             self._decoder,
             self.telemetry,
             version=importlib.metadata.version("calotype"),
-            max_batch_rows=settings.max_batch_rows,
         )
         methods = (*PredictionService(self.registry, self._decoder).methods(), *self._inference.methods())
         self._transport = choose.build(settings.transport, methods, Desk(self.telemetry), _options(settings))
@@ -162,9 +162,12 @@ def run(settings: ServeSettings, *, say: Callable[[str], None]) -> int:
     return 130 if asked[0] == signal.SIGINT else 0
 
 
-def _loader(settings: ServeSettings, cpus: int) -> Callable[[Version], loading.Loaded]:
-    threads = max(1, cpus // settings.executors)
-    return partial(loading.load, threads=threads, max_batch_rows=settings.max_batch_rows)
+def _loader(cpus: int) -> Callable[[Version, Tuning], loading.Loaded]:
+    def load(version: Version, tuning: Tuning) -> loading.Loaded:
+        rows = tuning.limits.max_batch_rows if tuning.limits.joins else 1
+        return loading.load(version, threads=max(1, cpus // tuning.executors), max_batch_rows=rows)
+
+    return load
 
 
 def _limits(settings: ServeSettings) -> BatchLimits:

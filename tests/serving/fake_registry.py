@@ -11,6 +11,8 @@ from serving.decoder import Decoder
 from serving.errors import ModelNotFound
 from serving.inference import InferenceService
 from serving.interceptors import Desk
+from serving.model_config import Tuning
+from serving.row_queue import BatchLimits
 from serving.service import PredictionService
 from serving.session import Session
 from serving.telemetry import Telemetry
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from serving.bundle import Bundle
 
 
+TUNING = Tuning(limits=BatchLimits())
+
+
 @dataclass
 class FakeHandle:
     name: str
@@ -32,6 +37,7 @@ class FakeHandle:
     bundle: Bundle | None
     session: Session
     registry: FakeRegistry
+    tuning: Tuning = TUNING
     state: str = "Available"
     reason: str = ""
     open: int = 0

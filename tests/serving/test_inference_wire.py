@@ -138,7 +138,7 @@ def test_the_server_and_its_models_describe_themselves(stub):
     assert list(metadata.versions) == ["1"]
     assert (metadata.inputs[0].datatype, list(metadata.inputs[0].shape)) == ("UINT8", [-1, 6, 5, 1])
     config = stub.ModelConfig(v2.ModelConfigRequest(name="digits"), timeout=10).config
-    assert config.max_batch_size == 32
+    assert config.max_batch_size == 64
     assert list(config.input[0].dims) == [6, 5, 1]
     assert config.WhichOneof("scheduling_choice") == "dynamic_batching"
     index = stub.RepositoryIndex(v2.RepositoryIndexRequest(ready=True), timeout=10)

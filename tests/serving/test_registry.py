@@ -1,6 +1,7 @@
 """The registry over real folders and a fake loader: what is served, when, and until when."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving.bundle import TensorSpec
 from serving.errors import BadBundle, BadInput, BadRepository, Draining, ModelNotFound, ModelNotReady
 from serving.loading import Loaded
-from serving.plan import decide
+from serving.model_config import ALL_VERSIONS, Tuning, VersionPolicy
+from serving.plan import decide, hold, stamp
 from serving.registry import Registry
 from serving.repository import Model, Version
 from serving.row_queue import BatchLimits
@@ -24,22 +26,23 @@ class Rig:
     def __init__(self, models):
         self.models = models
         self.tried = []
+        self.tunings = []
         self.gate = None  # an Event that loading waits for
         self.loading = threading.Event()
         self.telemetry = Telemetry()
         self.registry = Registry(
             models,
             load=self.load,
-            limits=BatchLimits(),
-            executors=1,
+            tuning=Tuning(limits=BatchLimits()),
             poll_seconds=3600,
             telemetry=self.telemetry,
         )
         self.heard = []
         self.registry.watch(lambda name, ready: self.heard.append((name, ready)))
 
-    def load(self, version):
+    def load(self, version, tuning):
         self.tried.append((version.name, version.number))
+        self.tunings.append(tuning)
         text = (version.path / "model.onnx").read_text()
         if self.gate is not None:
             self.loading.set()
@@ -333,50 +336,231 @@ def test_calls_never_fail_while_versions_come_and_go(rig):
     assert len(seen) > 1
 
 
+class Config(Rig):
+    """A rig whose models have configurations."""
+
+    def configure(self, name, text):
+        (self.models / name / "config.pbtxt").write_text(text)
+
+
+@pytest.fixture
+def configured(tmp_path):
+    rig = Config(tmp_path)
+    rig.put("m", 1, "10")
+    rig.put("m", 2, "20")
+    yield rig
+    if rig.gate is not None:
+        rig.gate.set()
+    rig.registry.stop(10)
+
+
+def test_a_configuration_takes_the_place_of_the_servers_sizes_for_its_model_alone(configured):
+    configured.put("other", 1, "7")
+    configured.configure("m", "max_batch_size: 5 instance_group { count: 3 }")
+    configured.start()
+    with configured.registry.acquire("m") as handle:
+        assert (handle.tuning.limits.max_batch_rows, handle.tuning.executors) == (5, 3)
+        assert [thread.name for thread in threading.enumerate()].count("m-2-2") == 1
+    with configured.registry.acquire("other") as handle:
+        assert handle.tuning == Tuning(limits=BatchLimits())
+
+
+def test_several_versions_are_served_at_once_and_0_is_the_newest_of_them(configured):
+    configured.put("m", 3, "30")
+    configured.configure("m", "version_policy { latest { num_versions: 2 } }")
+    configured.start()
+    assert [configured.ask(version=number) for number in (0, 2, 3)] == [(3, 60.0), (2, 40.0), (3, 60.0)]
+    with pytest.raises(ModelNotFound, match="served is 2, 3"):
+        configured.registry.acquire("m", 1)
+    configured.put("m", 4, "40")
+    configured.registry.poll()
+    assert configured.ask() == (4, 80.0)
+    configured.wait_for_end()
+    assert configured.states() == {("m", 3): "Available", ("m", 4): "Available"}
+    configured.withdraw("m", 4)
+    configured.registry.poll()
+    assert configured.ask() == (3, 60.0)
+    assert configured.heard == [("m", True)]
+
+
+def test_a_changed_policy_loads_and_unloads_what_it_must(configured):
+    configured.configure("m", "version_policy { all { } }")
+    configured.start()
+    configured.configure("m", "version_policy { specific { versions: [ 1 ] } }")
+    configured.registry.poll()
+    assert configured.ask() == (1, 20.0)
+    configured.wait_for_end()
+    assert configured.states() == {("m", 1): "Available"}
+    assert configured.heard == [("m", True)]
+
+
+def test_a_changed_configuration_reloads_its_model_while_the_old_state_serves(configured):
+    configured.configure("m", "max_batch_size: 5")
+    configured.put("other", 1, "7")
+    configured.start()
+    configured.gate = threading.Event()
+    configured.configure("m", "max_batch_size: 6")
+    polling = threading.Thread(target=configured.registry.poll)
+    polling.start()
+    assert configured.loading.wait(10)
+    assert configured.ask() == (2, 40.0)
+    with configured.registry.acquire("m") as handle:
+        assert handle.tuning.limits.max_batch_rows == 5
+    configured.gate.set()
+    polling.join(10)
+    with configured.registry.acquire("m") as handle:
+        assert handle.tuning.limits.max_batch_rows == 6
+    assert configured.tried == [("m", 2), ("other", 1), ("m", 2)]
+    assert configured.heard == [("m", True), ("other", True)]
+    configured.registry.poll()
+    assert len(configured.tried) == 3
+
+
+def test_a_broken_configuration_makes_its_model_not_loadable_and_no_other(configured):
+    configured.configure("m", "max_batch_size: 4\nmax_batch_size: many")
+    configured.put("other", 1, "7")
+    configured.start()
+    assert configured.registry.ready()
+    assert configured.ask("other") == (1, 14.0)
+    with pytest.raises(ModelNotReady, match="failed to load"):
+        configured.registry.acquire("m")
+    assert configured.tried == [("other", 1)]
+    [failed] = [status for status in configured.registry.models() if status.name == "m"]
+    assert "config.pbtxt, line 2" in failed.reason
+    configured.configure("m", "max_batch_size: 4")
+    configured.registry.poll()
+    assert configured.ask() == (2, 40.0)
+
+
+@pytest.mark.parametrize("broken", [b"max_batch_size: many", b"\xff\xfe"])
+def test_a_configuration_that_breaks_while_serving_leaves_the_good_state_and_says_so(configured, broken):
+    configured.configure("m", "max_batch_size: 4")
+    configured.start()
+    (configured.models / "m" / "config.pbtxt").write_bytes(broken)
+    configured.put("m", 3, "30")
+    for _ in range(2):
+        configured.registry.poll()
+    assert configured.ask() == (2, 40.0)
+    assert configured.tried == [("m", 2)]
+    [told] = [status for status in configured.registry.models() if status.reason]
+    assert (told.version, "config.pbtxt" in told.reason) == (3, True)
+    configured.withdraw("m", 3)
+    configured.configure("m", "max_batch_size: 4")
+    configured.registry.poll()
+    assert [(status.version, status.reason) for status in configured.registry.models()] == [(2, "")]
+    assert configured.tried == [("m", 2)]
+
+
+def test_rows_wait_no_longer_than_the_configuration_says(configured):
+    """However much time their caller has; a caller with less is given up earlier."""
+    configured.configure("m", "dynamic_batching { default_queue_policy { default_timeout_microseconds: 9000000 } }")
+    configured.start()
+    with configured.registry.acquire("m") as handle:
+        start = time.monotonic()
+        waits = [
+            handle.infer({"x": X}, deadline=deadline).request.deadline - start
+            for deadline in (None, start + 60, start + 5)
+        ]
+    assert waits[0] == pytest.approx(9, abs=1)
+    assert waits[1] == pytest.approx(9, abs=1)
+    assert waits[2] == pytest.approx(5)
+
+
 def version(number, *, kind="plain", files=(("model.onnx", 1, 1, 1),)):
     return Version(name="m", number=number, path=None, kind=kind, reason="" if kind == "plain" else "why", files=files)
 
 
-def model(*versions):
-    return Model(name="m", path=None, versions=versions, config=None, reason="")
+def model(*versions, config=None, reason=""):
+    return Model(name="m", path=None, versions=versions, config=config, reason=reason)
 
 
 FILES = version(1).files
 CHANGED = (("model.onnx", 2, 2, 2),)
 
 
+def stamps(files):
+    """What versions were loaded from, when there was no configuration."""
+    return {number: (each, None, "") for number, each in files.items()}
+
+
+def outcome(decision, *, loads=()):
+    """The numbers tried, and those that take calls afterwards, when exactly `loads` can be loaded."""
+    tried, kept = [], []
+    for step in decision.steps:
+        if len(kept) == decision.most:
+            break
+        number = step.version.number
+        if step.load:
+            tried.append(number)
+        if step.held or (step.load and number in loads):
+            kept.append(number)
+    return tried, kept
+
+
 @pytest.mark.parametrize(
-    ("found", "current", "failed", "tries", "keep"),
+    ("found", "loaded", "failed", "loads", "tried", "kept"),
     [
-        (model(version(1), version(2)), None, {}, [2, 1], False),
-        (model(version(1), version(2)), (2, FILES), {}, [], True),
-        (model(version(1), version(2), version(3)), (2, FILES), {}, [3], True),
-        (model(version(1), version(2), version(3)), (2, FILES), {3: FILES}, [], True),
-        (model(version(1), version(3, files=CHANGED)), (1, FILES), {3: FILES}, [3], True),
-        (model(version(1)), (2, FILES), {}, [1], False),
-        (model(version(1), version(2, kind="broken")), (2, FILES), {}, [], True),
-        (model(version(1), version(2, files=CHANGED)), (2, FILES), {}, [2], True),
-        (model(version(1), version(2, files=CHANGED)), (2, FILES), {2: CHANGED}, [], True),
-        (model(), (1, FILES), {}, [], False),
-        (None, (1, FILES), {}, [], False),
+        (model(version(1), version(2)), {}, {}, [1, 2], [2], [2]),
+        (model(version(1), version(2)), {}, {}, [1], [2, 1], [1]),
+        (model(version(1), version(2)), {2: FILES}, {}, [], [], [2]),
+        (model(version(1), version(2), version(3)), {2: FILES}, {}, [3], [3], [3]),
+        (model(version(1), version(2), version(3)), {2: FILES}, {}, [], [3], [2]),
+        (model(version(1), version(2), version(3)), {2: FILES}, {3: FILES}, [], [], [2]),
+        (model(version(1), version(3, files=CHANGED)), {1: FILES}, {3: FILES}, [3], [3], [3]),
+        (model(version(1)), {2: FILES}, {}, [1], [1], [1]),
+        (model(version(1), version(2, kind="broken")), {2: FILES}, {}, [], [], [2]),
+        (model(version(1), version(2, files=CHANGED)), {2: FILES}, {}, [], [2], [2]),
+        (model(version(1), version(2, files=CHANGED)), {2: FILES}, {2: CHANGED}, [], [], [2]),
+        (model(version(1), config="new"), {1: FILES}, {}, [1], [1], [1]),
+        (model(), {1: FILES}, {}, [], [], []),
+        (None, {1: FILES}, {}, [], [], []),
     ],
     ids=[
-        "first", "unchanged", "newer", "newer failed", "failed one changed", "rolled back", "damaged while loaded",
-        "exchanged in place", "exchange failed", "no version left", "model gone",
+        "first", "first, newest bad", "unchanged", "newer", "newer bad", "newer failed", "failed one changed",
+        "rolled back", "damaged while loaded", "exchanged in place", "exchange failed", "configuration changed",
+        "no version left", "model gone",
     ],
 )  # fmt: skip
-def test_decisions(found, current, failed, tries, keep):
+def test_decisions(found, loaded, failed, loads, tried, kept):
     """The newest version that loads is served; a failed one waits for a change; a damaged copy harms nobody."""
-    decision = decide(found, current=current, failed=failed, unloaded=False)
-    assert [candidate.number for candidate in decision.try_in_turn] == tries
-    assert decision.keep == keep
+    decision = decide(found, policy=VersionPolicy(), loaded=stamps(loaded), failed=stamps(failed), unloaded=False)
+    assert outcome(decision, loads=loads) == (tried, kept)
+
+
+@pytest.mark.parametrize(
+    ("policy", "loads", "kept"),
+    [
+        (VersionPolicy(2), [1, 2, 3, 4], [4, 3]),
+        (VersionPolicy(2), [1, 2, 4], [4, 2]),
+        (VersionPolicy(9), [1, 2, 3, 4], [4, 3, 2, 1]),
+        (VersionPolicy(ALL_VERSIONS), [1, 3], [3, 1]),
+        (VersionPolicy(ALL_VERSIONS, frozenset({1, 3, 7})), [1, 2, 3, 4], [3, 1]),
+        (VersionPolicy(ALL_VERSIONS, frozenset({7})), [1, 2, 3, 4], []),
+    ],
+)
+def test_policies(policy, loads, kept):
+    """Latest n counts versions that load; specific ones need not exist."""
+    found = model(*(version(number) for number in (1, 2, 3, 4)))
+    decision = decide(found, policy=policy, loaded={}, failed={}, unloaded=False)
+    assert outcome(decision, loads=loads)[1] == kept
 
 
 def test_what_somebody_unloaded_is_not_loaded():
-    assert decide(model(version(1)), current=(1, FILES), failed={}, unloaded=True).try_in_turn == ()
+    found = model(version(1))
+    assert decide(found, policy=VersionPolicy(), loaded=stamps({1: FILES}), failed={}, unloaded=True).steps == ()
 
 
 def test_a_broken_version_is_reported_once_per_state_of_its_files():
     broken = version(1, kind="broken")
-    assert decide(model(broken), current=None, failed={}, unloaded=False).broken == ((broken, "why"),)
-    assert decide(model(broken), current=None, failed={1: FILES}, unloaded=False).broken == ()
+    new = decide(model(broken), policy=VersionPolicy(), loaded={}, failed={}, unloaded=False)
+    assert new.broken == ((broken, "why"),)
+    known = stamps({1: FILES})
+    assert decide(model(broken), policy=VersionPolicy(), loaded={}, failed=known, unloaded=False).broken == ()
+
+
+def test_a_broken_configuration_is_reported_once_and_what_is_loaded_is_held():
+    found = model(version(1), version(2), config="}")
+    decision = hold(found, "why", loaded=stamps({1: FILES}), failed={})
+    assert outcome(decision, loads=[1, 2]) == ([], [1])
+    assert decision.broken == ((version(2), "why"),)
+    assert hold(found, "why", loaded={}, failed={2: stamp(found, version(2))}).broken == ()

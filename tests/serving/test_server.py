@@ -20,6 +20,8 @@ from serving.errors import BadRepository, BadSetting
 from serving.loading import load
 from serving.server import Server
 from serving.settings import ServeSettings
+from serving.v2 import open_inference_pb2 as v2
+from serving.v2 import open_inference_pb2_grpc as v2_grpc
 from tests.serving import fake_models
 
 SERVE = "import sys; from serving import cli; sys.exit(cli.run(cli.load('serve')))"
@@ -84,6 +86,39 @@ def test_a_new_version_answers_after_a_poll_and_metrics_count_both(serve, tmp_pa
     text = get(server, "/metrics")[1]
     for version in (1, 2):
         assert f'calotype_images_total{{method="Classify",model="digits",version="{version}"}} 2.0' in text
+
+
+def test_the_configuration_told_is_the_one_in_effect(serve, tmp_path):
+    """What the server's flags say, unless the model's own file says otherwise."""
+    fake_models.publish_classifier(tmp_path)
+    fake_models.write_plain(tmp_path)
+    (tmp_path / "digits" / "config.pbtxt").write_text(
+        "max_batch_size: 8 version_policy { all { } } instance_group { count: 2 } dynamic_batching {"
+        " preferred_batch_size: 4 default_queue_policy { max_queue_size: 99 default_timeout_microseconds: 5000 } }"
+    )
+    server = serve(max_batch_rows=100, max_wait_ms=0.25)
+    with grpc.insecure_channel(address(server)) as channel:
+        ask = v2_grpc.GRPCInferenceServiceStub(channel).ModelConfig
+        own, default = (ask(v2.ModelConfigRequest(name=name), timeout=10).config for name in ("digits", "plain"))
+    assert (own.max_batch_size, own.instance_group[0].count, own.version_policy.WhichOneof("policy_choice")) == (
+        8,
+        2,
+        "all",
+    )
+    batching = own.dynamic_batching
+    assert (list(batching.preferred_batch_size), batching.max_queue_delay_microseconds) == ([4], 250)
+    policy = batching.default_queue_policy
+    assert (policy.max_queue_size, policy.default_timeout_microseconds) == (99, 5000)
+    assert (default.max_batch_size, default.version_policy.latest.num_versions) == (100, 1)
+
+
+def test_a_model_without_batching_computes_each_request_by_itself(serve, tmp_path):
+    fake_models.publish_classifier(tmp_path)
+    (tmp_path / "digits" / "config.pbtxt").write_text("max_batch_size: 0")
+    server = serve(max_batch_rows=2)
+    with Client(address(server)) as client:
+        assert len(client.classify(fake_models.pixels(5), model="digits")) == 5
+    assert 'calotype_batch_rows_count{model="digits",version="1"} 1.0' in get(server, "/metrics")[1]
 
 
 def test_an_empty_repository_is_ready_and_health_knows_the_models_that_come(serve, tmp_path):
@@ -172,7 +207,7 @@ def test_while_draining_the_accepted_call_finishes_and_nobody_is_told_ready(serv
     seen = {}
     entered, go_on = threading.Event(), threading.Event()
 
-    def load_slow_model(version):
+    def load_slow_model(version, tuning):
         loaded = load(version, threads=1, max_batch_rows=8)
 
         def run(feeds, outputs):
