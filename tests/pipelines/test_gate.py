@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -315,6 +316,21 @@ def test_only_the_champion_that_was_judged_is_replaced(place):
     assert publish(second) is None
     seen[second] = place.judge(second).versions
     assert publish(second) == 3
+
+
+def test_of_publishers_at_once_one_wins(place):
+    """Runs judged against the same champion: the first replaces it, the others have another champion to beat."""
+    models = place.workspace.models
+    place.publish(place.run(*good()))
+    folders = [place.run(*good()) for _ in range(6)]
+
+    def publish(folder):
+        return publish_run(folder, models, name="lines", run=folder.name, expected=(1,))
+
+    with ThreadPoolExecutor(len(folders)) as pool:
+        published = list(pool.map(publish, folders))
+    assert sorted(published, key=str) == [2, *[None] * 5]
+    assert bundles.versions(models, "lines") == [1, 2]
 
 
 def test_a_run_is_published_once(place):
