@@ -1,8 +1,8 @@
 """The pipeline as Prefect flows: one per stage, and one that runs them all.
 
-The only file that imports Prefect. A task is a line around a plain function of the rooms below; between tasks
-travel ids, paths and small numbers, never arrays. Whoever calls a flow gives it a `Runtime` by `use_runtime`; a
-flow that finds none, as in a Prefect worker, makes its own.
+With `flows_tune.py` the only file that imports Prefect. A task is a line around a plain function of the rooms below;
+between tasks travel ids, paths and small numbers, never arrays. Whoever calls a flow gives it a `Runtime` by
+`use_runtime`; a flow that finds none, as in a Prefect worker, makes its own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pipelines.outcome import Clock, Outcome, Released
 from pipelines.process import HeavyProcess
 from pipelines.progress import ProgressBars
 from pipelines.publish import publish_run, refuse_withdrawn, version_of
-from pipelines.runs import Run, RunKey, RunRecord, finished_run, reopen_run, start_run
+from pipelines.runs import Run, RunKey, RunRecord, finished_run, reopen_run, start_run, was_finished
 from pipelines.scan import Staged, scan_and_decode
 from pipelines.train import TrainResult, fit
 from pipelines.workspace import Workspace
@@ -64,8 +64,9 @@ _runtime: ContextVar[Runtime] = ContextVar("runtime")
 @contextlib.contextmanager
 def use_runtime() -> Iterator[Runtime]:
     """The surrounding runtime, or a new one whose process and bars end with the block."""
-    with contextlib.suppress(LookupError):
-        yield _runtime.get()
+    surrounding = _runtime.get(None)
+    if surrounding is not None:
+        yield surrounding
         return
     # A synchronous flow waits a second for its heartbeat's thread whenever it ends; ours are short.
     quick = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
@@ -242,6 +243,8 @@ def pipeline_flow(
     """
     with use_runtime() as runtime:
         runtime.bars.begin(f"{name}: {recipe.family} on {dataset}")
+        if not was_finished(Workspace(workspace), model=name, recipe=recipe.digest()):
+            runtime.heavy.start()  # while images are read; where there may be nothing new, it is not worth it
         ingested = ingest_flow(source=source, dataset=dataset, recipe=recipe, workspace=workspace)
         snapshot, place = Snapshot.open(ingested.path), Workspace(workspace)
         record, seconds = _learn(snapshot, model=name, recipe=recipe, workspace=place, publish=True, force=force)
@@ -366,9 +369,14 @@ def _show_epoch(bars: ProgressBars, news: dict[str, Any]) -> None:
     bars.report("train", int(news["epoch"]), int(news["epochs"]), note=", ".join(figures))
 
 
+def artifact_key(model: str) -> str:
+    """A model's name as Prefect's artifacts take it."""
+    return re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-") or "model"
+
+
 def _show_in_prefect(run: Run) -> None:
     """What a person looks for in Prefect's page: a summary, the metrics, and the curve."""
-    slug = re.sub(r"[^a-z0-9]+", "-", run.record.key.model.lower()).strip("-") or "model"
+    slug = artifact_key(run.record.key.model)
     create_markdown_artifact(report.markdown(run.record), key=f"{slug}-summary", description="What came of the run")
     rows = [{"metric": name, "value": value} for name, value in run.record.metrics.items()]
     create_table_artifact(rows, key=f"{slug}-metrics", description="On the test part")

@@ -33,8 +33,8 @@ Message = dict[str, Any]
 class HeavyProcess:
     """One spawned process that runs functions; a context manager that ends it.
 
-    Mutable state: the executor, from `__enter__` to `__exit__`. Functions, arguments, results and errors are
-    pickled. The process dies with its parent, however that ends.
+    Mutable state: the executor, from the first `start` or `call` to the end of the with block. Functions,
+    arguments, results and errors are pickled. The process dies with its parent, however that ends.
 
     Args:
         preload: called there at once, in the background: it imports what the functions will need.
@@ -47,10 +47,6 @@ class HeavyProcess:
         self._executor: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
-        self._executor = ProcessPoolExecutor(
-            1, mp_context=self._context, initializer=_prepare, initargs=(self._messages,)
-        )
-        self._executor.submit(self._preload)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -60,6 +56,10 @@ class HeavyProcess:
             self._executor.shutdown(cancel_futures=True)
             self._executor = None
         self._messages.close()
+
+    def start(self) -> None:
+        """Start the process in the background, so that it has loaded when it is needed; may be called twice."""
+        self._started()
 
     def call(self, function: Callable[..., T], *arguments: Any, progress: Callable[[Message], None] | None = None) -> T:
         """Run `function` there, with `arguments`, and a progress callback as its last one when `progress` is given.
@@ -72,10 +72,8 @@ class HeavyProcess:
         Raises:
             PipelineError: the process died; whatever the function raises is raised as it is.
         """
-        if self._executor is None:
-            raise AssertionError("called outside of its with block")
         invoke = _invoke if progress is None else _invoke_reporting
-        future = self._executor.submit(invoke, function, arguments)
+        future = self._started().submit(invoke, function, arguments)
         try:
             if progress is not None:
                 self._relay(future, progress)
@@ -85,6 +83,14 @@ class HeavyProcess:
                 "The training process ended without a word: it was killed, or memory ran out. "
                 "The same command goes on from what was saved."
             ) from error
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._executor is None:
+            self._executor = ProcessPoolExecutor(
+                1, mp_context=self._context, initializer=_prepare, initargs=(self._messages,)
+            )
+            self._executor.submit(self._preload)
+        return self._executor
 
     def _relay(self, future: Future[Any], progress: Callable[[Message], None]) -> None:
         while not future.done():

@@ -137,6 +137,14 @@ def finished_run(workspace: Workspace, key: RunKey) -> RunRecord | None:
     return ended[-1] if ended else None
 
 
+def was_finished(workspace: Workspace, *, model: str, recipe: str) -> bool:
+    """Whether a run of this model and recipe came to an end, on whatever images."""
+    return any(
+        known.key.model == model and known.key.recipe == recipe and known.state in ENDED
+        for known in _records(workspace)
+    )
+
+
 def find_run(workspace: Workspace, run: str) -> RunRecord:
     """The record of a run by its id.
 

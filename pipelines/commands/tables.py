@@ -4,35 +4,38 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pipelines.ingest import IngestResult
 
-PARTS = ("train", "validation", "test")
+FATES = ("train", "validation", "test", "duplicate", "conflict", "quarantined", "ignored")
+MOST_LABELS = 40
 
 
-def pairs(title: str, rows: Mapping[str, Any]) -> Table:
+def pairs(title: str, rows: Mapping[str, Any]) -> Group:
     """Names beside values."""
-    table = Table(title=title, show_header=False, title_justify="left")
+    table = Table(show_header=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in rows.items():
         table.add_row(name, value if isinstance(value, str) else number(value))
-    return table
+    return Group(Text(title, style="bold"), table)
 
 
-def rows(title: str, header: Sequence[str], body: Sequence[Sequence[Any]]) -> Table:
+def rows(title: str, header: Sequence[str], body: Sequence[Sequence[Any]]) -> Group:
     """A table with a header; words to the left, numbers to the right."""
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for at, name in enumerate(header):
         is_words = not body or isinstance(body[0][at], str)
         table.add_column(name, justify="left" if is_words else "right", overflow="fold")
     for line in body:
         table.add_row(*(value if isinstance(value, str) else number(value) for value in line))
-    return table
+    return Group(Text(title, style="bold"), table)
 
 
 def number(value: Any) -> str:
@@ -42,14 +45,30 @@ def number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"
 
 
-def ingested(result: IngestResult) -> list[Table]:
-    """An ingest: what became of the files, and what to look at."""
-    fates = {name: count for name, count in result.images.items() if count or name in PARTS}
-    fates |= {"new": result.new, "unchanged": result.unchanged, "removed": result.removed}
-    tables = [pairs(f"{result.dataset}: {len(result.labels)} labels, snapshot {result.snapshot}", fates)]
+def ingested(result: IngestResult) -> list[Group]:
+    """An ingest: what became of the files, by label; what was quarantined and why; what to look at."""
+    fates = [fate for fate in FATES if any(counts.get(fate) for counts in result.per_label.values())]
+    body = [[label or "(no label)", *(counts.get(fate, 0) for fate in fates)] for label, counts in _labels(result)]
+    body.append(["all", *(sum(counts.get(fate, 0) for counts in result.per_label.values()) for fate in fates)])
+    title = f"{result.dataset}, snapshot {result.snapshot}: {result.new:,} files new, {result.unchanged:,} unchanged"
+    if result.removed:
+        title += f", {result.removed:,} removed"
+    tables = [rows(title, ["label", *fates], body)]
+    if result.reasons:
+        tables.append(rows("Quarantined", ["reason", "files"], list(result.reasons.items())))
     if result.warnings:
         tables.append(rows("To look at", ["warning"], [[warning] for warning in result.warnings]))
-    if result.quarantined:
-        listed = [[one["path"], one["reason"]] for one in result.quarantined[:20]]
-        tables.append(rows("Quarantined", ["file", "reason"], listed))
+    tables.append(Group(Text(f"Samples of each label: {result.contact_sheet}\n")))
     return tables
+
+
+def _labels(result: IngestResult) -> list[tuple[str, Mapping[str, int]]]:
+    """The labels that a screen has room for, and the rest as one."""
+    labels: list[tuple[str, Mapping[str, int]]] = list(result.per_label.items())
+    if len(labels) <= MOST_LABELS:
+        return labels
+    rest: dict[str, int] = {}
+    for _, counts in labels[MOST_LABELS:]:
+        for fate, count in counts.items():
+            rest[fate] = rest.get(fate, 0) + count
+    return [*labels[:MOST_LABELS], (f"… {len(labels) - MOST_LABELS} more", rest)]
