@@ -97,5 +97,5 @@ def test_tritonclient_takes_this_server_for_one_of_its_own(tools, address, tmp_p
     assert done["best"].split(":")[2] == LABELS[int(expected[0].argmax())]
     assert done["stream_error"].find("unknown model") >= 0
     assert "Request for unknown model" in done["unknown"]
-    assert done["max_batch_size"] == 32
+    assert done["max_batch_size"] == 64
     assert done["index"] == ["digits", "digits-ae", "plain"]
