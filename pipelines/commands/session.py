@@ -25,15 +25,16 @@ NOTHING_NEW = "nothing new: a finished run has the same images and recipe"
 def flows_ready() -> Iterator[ModuleType]:
     """`pipelines.flows`, with a Prefect API that answers, and a runtime that ends with the block.
 
-    TensorFlow's process, Prefect's server and Prefect itself load side by side.
+    Prefect's server and Prefect itself load side by side.
     """
     from pipelines.prefect_server import prefect_environment, wait_ready
 
     with prefect_environment() as server:
         from pipelines import flows
 
+        # First: the runtime freezes Prefect's settings, and without an address in them Prefect starts a second server.
+        wait_ready(server)
         with flows.use_runtime():
-            wait_ready(server)
             yield flows
 
 
