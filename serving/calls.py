@@ -146,6 +146,17 @@ def _result(done: Future[Given]) -> Given:
     return done.result()
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A message that is bytes already; a service may answer with it wherever a transport expects a message."""
+
+    data: bytes
+
+    def SerializeToString(self) -> bytes:  # noqa: N802 protobuf's name
+        """The bytes."""
+        return self.data
+
+
 def answered(message: Made) -> Future[Made]:
     """A future that is already there."""
     future: Future[Made] = Future()

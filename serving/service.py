@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from serving import codec
-from serving.calls import Answer, Call, Method, Status, answered
+from serving.calls import Answer, Call, Encoded, Method, Status, answered
 from serving.decoder import Rows
 from serving.errors import BadInput
 from serving.v1 import prediction_pb2 as v1
@@ -40,6 +40,7 @@ class _Task:
         response: the empty answer.
         fill: appends one result per row to the answer.
         failure: the result that stands for an unreadable image.
+        encode: one result per row as bytes, to be appended to the answer's; None: `fill` is all there is.
     """
 
     name: str
@@ -47,6 +48,7 @@ class _Task:
     response: Any
     fill: Callable[[Bundle, Any, Mapping[str, NDArray[Any]]], None]
     failure: Callable[[str], Any]
+    encode: Callable[[Bundle, Mapping[str, NDArray[Any]]], bytes] | None = None
 
 
 class PredictionService:
@@ -68,10 +70,13 @@ class PredictionService:
             labels, top_k = bundle.labels, request.top_k
             codec.add_classifications(results, arrays["probabilities"], labels, top_k=top_k)
 
+        def encode(bundle: Bundle, arrays: Mapping[str, NDArray[Any]]) -> bytes:
+            return codec.classifications(arrays["probabilities"], bundle.labels, top_k=request.top_k)
+
         def failure(message: str) -> v1.Classification:
             return v1.Classification(error=v1.Failure(code=_BAD_IMAGE, message=message))
 
-        task = _Task("classify", ("probabilities",), v1.ClassifyResponse(), fill, failure)
+        task = _Task("classify", ("probabilities",), v1.ClassifyResponse(), fill, failure, encode)
         return self._predict(request, call, task)
 
     def reconstruct(self, request: v1.ReconstructRequest, call: Call) -> Future[v1.ReconstructResponse]:
@@ -154,6 +159,8 @@ def _responder(call: Call, bundle: Bundle, rows: Rows, task: _Task) -> Callable[
     def respond(arrays: Mapping[str, NDArray[np.float32]]) -> Any:
         response = task.response
         response.model, response.version, response.request_id = call.model, call.version, call.request_id
+        if task.encode is not None and arrays and not rows.failures:
+            return Encoded(response.SerializeToString() + task.encode(bundle, arrays))
         if arrays:
             task.fill(bundle, response.results, arrays)
         for position, message in sorted(rows.failures.items()):

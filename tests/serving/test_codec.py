@@ -64,6 +64,23 @@ def test_labels_come_best_first_and_ties_in_label_order(probabilities, top_k):
         assert got == expected[: top_k or None]
 
 
+SCORES = st.one_of(st.sampled_from([0.0, -0.0, 0.25, 1.0]), st.floats(0, 1, width=32))
+NAMES = st.one_of(st.sampled_from(["a", "b", ""]), st.text(max_size=3), st.text("xyz", min_size=1, max_size=200))
+
+
+@given(st.data(), st.integers(1, 9), st.integers(1, 6), st.integers(0, 7))
+def test_results_written_by_hand_are_what_protobuf_writes(data, rows, classes, top_k):
+    """To the byte: labels of any length, empty ones, zeros, few rows and many."""
+    probabilities = data.draw(arrays.arrays(np.float32, (rows, classes), elements=SCORES))
+    same_length = data.draw(st.booleans())
+    names = st.text("abc", min_size=2, max_size=2) if same_length else NAMES
+    labels = tuple(data.draw(st.lists(names, min_size=classes, max_size=classes)))
+    head = v1.ClassifyResponse(model="m", version=3, request_id="r")
+    by_hand = head.SerializeToString() + codec.classifications(probabilities, labels, top_k=top_k)
+    codec.add_classifications(head.results, probabilities, labels, top_k=top_k)
+    assert by_hand == head.SerializeToString()
+
+
 @pytest.mark.parametrize("dtype", TYPED)
 @given(data=st.data())
 def test_tensors_survive_raw_and_typed(dtype, data):
