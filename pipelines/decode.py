@@ -28,6 +28,7 @@ Outcome = tuple[Any, ...]
 Run = Callable[[Sequence[Chunk]], Iterable[Path]]
 
 CHUNK_FILES = 4096
+CHUNK_BYTES = 256 * 1024 * 1024
 SMALLEST_CHUNK_FILES = 64
 SAMPLE_FILES = 101
 LARGEST_CHOSEN_SIDE = 224
@@ -84,9 +85,11 @@ def decode_all(
     """
     outcomes = _from_journal(journal, canvas)
     missing = [found for found in todo if not still_true(outcomes.get(found.path), found)]
-    count = pool.worker_count(len(missing))
+    size_bytes = sum(found.size for found in missing)
+    count = pool.worker_count(files=len(missing), size_bytes=size_bytes)
     run = run or partial(pool.run_chunks, workers=count)
-    per_chunk = max(SMALLEST_CHUNK_FILES, min(CHUNK_FILES, math.ceil(len(missing) / (4 * max(1, count)))))
+    parts = max(4 * max(1, count), math.ceil(size_bytes / CHUNK_BYTES))
+    per_chunk = max(SMALLEST_CHUNK_FILES, min(CHUNK_FILES, math.ceil(len(missing) / parts)))
     chunks = [
         Chunk(
             root=root,
@@ -117,7 +120,7 @@ def _from_journal(journal: Path, canvas: Canvas) -> dict[str, Outcome]:
         else:
             path.unlink()
             for name in shelf.rows:
-                (journal / name).unlink()
+                (journal / name).unlink(missing_ok=True)
     return outcomes
 
 

@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 
     Work = Callable[[Chunk], Path]
 
-FILES_WORTH_A_WORKER = 1500
+WORTH_A_WORKER_SECONDS = 0.5  # about what a process needs to start
+_SECONDS_PER_FILE = 60e-6
+_SECONDS_PER_BYTE = 40e-9  # of an encoded file
 
 
-def worker_count(files: int) -> int:
-    """How many processes are worth starting for so many files; 0: none but this one."""
-    useful = files // FILES_WORTH_A_WORKER
+def worker_count(*, files: int, size_bytes: int) -> int:
+    """How many processes are worth starting for so many files of so many bytes in all; 0: none but this one."""
+    seconds = files * _SECONDS_PER_FILE + size_bytes * _SECONDS_PER_BYTE
+    useful = int(seconds / WORTH_A_WORKER_SECONDS)
     return 0 if useful < 1 else min(len(os.sched_getaffinity(0)), useful + 1)
 
 

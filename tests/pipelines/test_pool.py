@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -43,6 +44,8 @@ def test_another_runner(tmp_path):
 
 
 def test_processes_must_be_worth_it():
-    """Few files are decoded in this process; many never by more processes than there are processors."""
-    assert worker_count(100) == 0
-    assert 1 <= worker_count(10_000_000) <= 1024
+    """Few or small files are decoded in this process, many or large ones by no more processes than processors."""
+    processors = len(os.sched_getaffinity(0))
+    assert worker_count(files=1_000, size_bytes=1_000_000) == 0
+    assert worker_count(files=1_000, size_bytes=4_000_000_000) == processors
+    assert worker_count(files=1_000_000, size_bytes=400_000_000) == processors
