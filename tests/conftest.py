@@ -10,6 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No deadline per example: the machine is shared, and a pause of it is no fault of ours. CI looks four times as long.
+settings.register_profile(
+    "calotype",
+    deadline=None,
+    max_examples=100 if os.environ.get("CI") else 25,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("calotype")
 
 
 @dataclass(frozen=True, slots=True)
