@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
@@ -67,6 +68,44 @@ def histogram(edges: Sequence[float], counts: Sequence[int], *, threshold: float
     axes.axvline(threshold, color="C3", linewidth=1, label="threshold")
     axes.set(xlabel="mean squared error", ylabel="images")
     axes.legend(frameon=False)
+    return _png(figure)
+
+
+def trials(values: Sequence[float | None], whole: Sequence[bool]) -> bytes:
+    """The loss of each trial, and the smallest so far.
+
+    Args:
+        values: by number; None: the trial came to none.
+        whole: whether the trial was let to its end.
+    """
+    figure, axes = _figure()
+    seen = [
+        (at, value, to_end) for at, (value, to_end) in enumerate(zip(values, whole, strict=True)) if value is not None
+    ]
+    for to_end, marker, label in ((True, "o", "whole trial"), (False, "x", "stopped early")):
+        some = [(at, value) for at, value, was_whole in seen if was_whole == to_end]
+        if some:
+            axes.plot(*zip(*some, strict=True), marker, color="C0" if to_end else "0.6", markersize=4, label=label)
+    ended = [(at, value) for at, value, to_end in seen if to_end]
+    smallest = list(itertools.accumulate((value for _, value in ended), min))
+    axes.step([at for at, _ in ended], smallest, where="post", color="C1", label="smallest so far")
+    axes.set(xlabel="trial", ylabel="validation loss")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(fontsize="small", frameon=False)
+    return _png(figure)
+
+
+def importance(shares: Mapping[str, float], *, trials: int) -> bytes:
+    """How much each parameter mattered.
+
+    Args:
+        shares: by parameter; they add up to 1.
+        trials: how many it was learned from.
+    """
+    figure, axes = _figure()
+    ordered = sorted(shares.items(), key=lambda pair: pair[1])
+    axes.barh([name for name, _ in ordered], [share for _, share in ordered], alpha=0.6)
+    axes.set(xlabel=f"share in what made the best of {trials} whole trials good", xlim=(0, 1))
     return _png(figure)
 
 

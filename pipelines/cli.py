@@ -24,6 +24,7 @@ COMMANDS = {
     "run": "A folder of labelled images to a published model.",
     "ingest": "A folder of labelled images to a snapshot.",
     "train": "An ingested dataset to a trained run.",
+    "tune": "Search for the best recipe, then run it.",
     "evaluate": "Judge a run or a published model on a test part.",
     "publish": "A trained run to the newest version of its model.",
     "architectures": "The model families with their sizes.",

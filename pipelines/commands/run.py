@@ -48,7 +48,7 @@ def command(
     screen = stderr_console()
     for table in tables.ingested(outcome.ingested):
         screen.print(table)
-    screen.print(tables.pairs(f"{model}: {_came_of_it(outcome)}", {**values["metrics"], "report": values["report"]}))
+    screen.print(tables.pairs(f"{model}: {came_of_it(outcome)}", {**values["metrics"], "report": values["report"]}))
     if as_json:
         session.print_json(values)
     if outcome.record.state == "refused" and not outcome.nothing_new:
@@ -75,7 +75,8 @@ def make(
         return outcome
 
 
-def _came_of_it(outcome: Outcome) -> str:
+def came_of_it(outcome: Outcome) -> str:
+    """How a run ended, in a few words."""
     record = outcome.record
     if outcome.nothing_new:
         return f"nothing new since run {record.run}, so nothing was trained"
