@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from pipelines.files import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,16 +83,6 @@ def load(folder: Path, *, identity: str) -> Checkpoint | None:
 def remove(folder: Path) -> None:
     """Forget the state of a training that is done."""
     (folder / FILE).unlink(missing_ok=True)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that others see whole or not at all, a power cut included."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
 
 
 def _count(names: list[str], prefix: str) -> int:

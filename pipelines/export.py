@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines import backend, evaluate, judge
-from pipelines.checkpoint import write_atomically
+from pipelines import evaluate, judge
 from pipelines.dataset import Snapshot
 from pipelines.errors import ParityFailed
-from pipelines.train import HISTORY, MODEL
+from pipelines.files import write_atomically
+from pipelines.train import HISTORY, load
 from serving.bundle import SCHEMA_VERSION, Bundle, Parity, Threshold
 from serving.session import Session
 
@@ -61,13 +61,10 @@ def export_run(snapshot_path: Path, recipe: Recipe, folder: Path) -> ExportResul
     Raises:
         ParityFailed: the graph doesn't load, or doesn't answer as the Keras model does.
     """
-    backend.start()
-    import keras  # noqa: PLC0415 - TensorFlow, only now
-
+    model = load(recipe, folder)
     from pipelines import convert, loop  # noqa: PLC0415 - the same
 
     snapshot = Snapshot.open(snapshot_path)
-    model = keras.models.load_model(folder / MODEL, compile=False)
     data = convert.to_onnx(model, recipe.task)
     session = open_session(data)
     parity = compare(session, loop.forward(model), _pixels(snapshot), task=recipe.task)

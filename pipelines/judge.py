@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from pipelines import backend, evaluate
-from pipelines.checkpoint import write_atomically
+from pipelines import evaluate
 from pipelines.dataset import Snapshot
 from pipelines.errors import BadSource
-from pipelines.train import MODEL
+from pipelines.files import write_atomically
+from pipelines.train import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,7 +57,7 @@ def evaluate_run(snapshot_path: Path, recipe: Recipe, folder: Path) -> dict[str,
             f"The test part of {snapshot_path} is empty, so the model can't be judged. "
             "Add images, or give --split a third fraction above 0."
         )
-    forward = load_forward(folder / MODEL)
+    forward = _forward(recipe, folder)
     if recipe.task == "classify":
         report, table = _classification(test, forward, names=snapshot.labels)
     else:
@@ -73,15 +73,12 @@ def evaluate_run(snapshot_path: Path, recipe: Recipe, folder: Path) -> dict[str,
     return report
 
 
-def load_forward(path: Path) -> Forward:
+def _forward(recipe: Recipe, folder: Path) -> Forward:
     """The saved Keras model as a function from uint8 rows to its answers."""
-    backend.start()
-    import keras  # noqa: PLC0415 - TensorFlow, only now
+    model = load(recipe, folder)
+    from pipelines.loop import forward  # noqa: PLC0415 - TensorFlow, only now
 
-    from pipelines.loop import forward  # noqa: PLC0415 - the same
-
-    found: Forward = forward(keras.models.load_model(path, compile=False))
-    return found
+    return forward(model)
 
 
 def probabilities(part: Rows, forward: Forward) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ import numpy as np
 from pipelines import backend, checkpoint
 from pipelines.dataset import Snapshot
 from pipelines.errors import BadSource
+from pipelines.files import write_atomically
 from pipelines.models import catalogue
 from pipelines.objective import choose
 
@@ -166,6 +167,16 @@ def build(recipe: Recipe, objective: Objective, image: ImageSpec) -> Any:
     return function(shape, units=objective.units, activation=objective.activation, **recipe.options)
 
 
+def load(recipe: Recipe, folder: Path) -> Any:
+    """The Keras model that a training of this recipe left in `folder`."""
+    backend.start()
+    import keras  # noqa: PLC0415 - TensorFlow, only now
+
+    # A model of one's own may hold layers that Keras knows only once their module has been imported.
+    catalogue.find(recipe.family, task=recipe.task).function()
+    return keras.models.load_model(folder / MODEL, compile=False)
+
+
 def class_weights(labels: NDArray[np.int32], classes: int, *, balanced: bool) -> NDArray[np.float32]:
     """What a row of each class weighs in the loss, float32 [classes]; on average over the rows 1.
 
@@ -209,7 +220,7 @@ def _save_history(result: TrainResult, recipe: Recipe, path: Path, *, identity: 
         "objective": result.objective,
         "history": result.history,
     }
-    checkpoint.write_atomically(path, json.dumps(values, indent=1).encode())
+    write_atomically(path, json.dumps(values, indent=1).encode())
 
 
 def _finished(folder: Path, identity: str) -> TrainResult | None:
