@@ -46,9 +46,13 @@ def is_final(outcome: Outcome) -> bool:
     return outcome[_AT["file_hash"]] is not None
 
 
-def outcomes_of(columns: Mapping[str, Sequence[Any]]) -> dict[str, Outcome]:
-    """Outcomes by path, from columns."""
-    return {row[0]: row for row in zip(*(columns[name] for name in COLUMNS), strict=True)}
+def outcomes_of(columns: dict[str, list[Any]]) -> dict[str, Outcome]:
+    """Outcomes by path, from columns; equal words become one object."""
+    words: dict[Any, Any] = {}
+    shared = columns | {
+        name: [words.setdefault(word, word) for word in columns[name]] for name in ("format", "mode", "shard")
+    }
+    return {row[0]: row for row in zip(*(shared[name] for name in COLUMNS), strict=True)}
 
 
 def still_true(outcome: Outcome | None, found: Found) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from pipelines import checks, decode, ledger, manifest
 from pipelines.contact import SHEET, draw_sheet
@@ -25,13 +26,15 @@ from serving.images import ImageSpec
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pyarrow as pa
-
     from pipelines.config import DataRecipe
 
 Columns = dict[str, list[Any]]
 
 LISTED_PROBLEMS = 1000
+JUDGED = (
+    *("path", "label", "part", "status", "reason", "content_hash"),
+    *("mode", "width", "height", "shard", "offset"),
+)
 COLOUR_MODES = frozenset({"RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
 
 
@@ -133,7 +136,8 @@ def split_and_seal(staged: Staged, *, progress: Progress = silent) -> IngestResu
 
 def _seal(staged: Staged, dataset: Dataset | None, *, progress: Progress) -> Dataset:
     folder = staged.dataset_dir
-    rows = _read_staged(folder)
+    staged_rows = _read_staged(folder)
+    rows = manifest.columns(staged_rows, JUDGED)
     verdict = checks.judge(rows, conflicts=staged.recipe.conflicts)
     book = Ledger.read(folder / dataset.ledger) if dataset else Ledger.empty()
     shelves = [folder / ledger.JOURNAL, *([dataset.snapshot_path(folder) / PIXELS] if dataset else [])]
@@ -156,7 +160,10 @@ def _seal(staged: Staged, dataset: Dataset | None, *, progress: Progress) -> Dat
     image = ImageSpec(staged.canvas.height, staged.canvas.width, channels, staged.canvas.resize)
     arrangement = _arrange(rows, verdict, parts=parts, labels=labels, image=image, staged=staged, shelves=shelves)
     path = seal(
-        arrangement, _manifest(rows, verdict, arrangement, parts), snapshots=folder / ledger.SNAPSHOTS, shelves=shelves
+        arrangement,
+        _manifest(staged_rows, verdict, arrangement, parts),
+        snapshots=folder / ledger.SNAPSHOTS,
+        shelves=shelves,
     )
     lost_colour = (
         channels == 1
@@ -182,14 +189,13 @@ def _seal(staged: Staged, dataset: Dataset | None, *, progress: Progress) -> Dat
     return state
 
 
-def _read_staged(folder: Path) -> Columns:
+def _read_staged(folder: Path) -> pa.Table:
     try:
-        columns: Columns = manifest.read(folder / ledger.JOURNAL / STAGED).to_pydict()
+        return manifest.read(folder / ledger.JOURNAL / STAGED)
     except FileNotFoundError as error:
         raise PipelineError(
             f"Another ingest of the dataset {folder.name!r} came between the stages of this one. Run it again."
         ) from error
-    return columns
 
 
 def _looks(rows: Columns, verdict: checks.Verdict, *, staged: Staged, shelves: list[Path]) -> dict[str, int] | None:
@@ -242,17 +248,25 @@ def _rows_in_shards(files: list[str], *, image: ImageSpec, shelves: list[Path]) 
     return {name: size // (side * channels_of(name)) for name, size in sizes.items()}
 
 
-def _manifest(rows: Columns, verdict: checks.Verdict, arrangement: Arrangement, parts: dict[str, PartName]) -> pa.Table:
+def _manifest(
+    staged_rows: pa.Table, verdict: checks.Verdict, arrangement: Arrangement, parts: dict[str, PartName]
+) -> pa.Table:
     """The staged rows as the contract has them."""
     row_of = {verdict.used[content]: row for row, content in enumerate(arrangement.contents)}
     part_of = {verdict.used[content]: part for content, part in parts.items()}
-    columns = rows | {
-        "status": verdict.status,
-        "reason": verdict.reason,
-        "split": [part_of.get(index) for index in range(len(rows["path"]))],
-        "row": [row_of.get(index) for index in range(len(rows["path"]))],
-    }
-    return manifest.table(columns, manifest.SCHEMA)
+    files = range(staged_rows.num_rows)
+    judged = pa.schema([manifest.SCHEMA.field(name) for name in ("status", "reason", "split", "row")])
+    told = manifest.table(
+        {
+            "status": verdict.status,
+            "reason": verdict.reason,
+            "split": [part_of.get(index) for index in files],
+            "row": [row_of.get(index) for index in files],
+        },
+        judged,
+    )
+    columns = [told[name] if name in judged.names else staged_rows[name] for name in manifest.SCHEMA.names]
+    return pa.Table.from_arrays(columns, schema=manifest.SCHEMA)
 
 
 def _result(staged: Staged, dataset: Dataset, *, seconds: dict[str, float]) -> IngestResult:

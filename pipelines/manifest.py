@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -43,6 +43,7 @@ SCHEMA = pa.schema(
     ]
 )
 _COUNTED = {"quarantined": "quarantined", "duplicate": "duplicates", "conflict": "conflicts", "ignored": "ignored"}
+_FEW_WORDS = frozenset({"label", "part", "split", "status", "format", "mode", "shard"})
 _NUMBER = re.compile(r"(^|[ (])\d+")
 _FATES = (*PARTS, "quarantined", "duplicate", "conflict")
 _SYNONYMS: dict[str, PartName] = {
@@ -101,6 +102,19 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         values = [value or 0 for value in values]
     whole = np.array(values, dtype=np.int64)
     return pa.Array.from_buffers(pa.int64(), len(values), [nulls, pa.py_buffer(whole)]).cast(kind)
+
+
+def columns(rows: pa.Table, names: Iterable[str]) -> dict[str, list[Any]]:
+    """Columns as lists, in which equal words are one object: there may be millions of rows."""
+    return {name: _values(rows[name], shared=name in _FEW_WORDS) for name in names}
+
+
+def _values(column: pa.ChunkedArray, *, shared: bool) -> list[Any]:
+    if not shared:
+        return cast("list[Any]", column.to_pylist())
+    encoded = column.combine_chunks().dictionary_encode()
+    words = [*encoded.dictionary.to_pylist(), None]
+    return [words[-1 if index is None else index] for index in encoded.indices.to_pylist()]
 
 
 def write(rows: pa.Table, path: Path) -> None:

@@ -344,7 +344,7 @@ class _Before:
         """Outcomes by path, of files whose pixels the current snapshot has, and of those that can't be decoded."""
         if self.dataset is None or self.snapshot is None or canvas is None or not self._stored_alike(canvas):
             return {}
-        rows: Columns = self.rows.to_pydict()
+        rows: Columns = manifest.columns(self.rows, self.rows.column_names)
         places = self.snapshot.places()
         shards = [shard.file for shard in self.snapshot.shards]
         by_content = {
