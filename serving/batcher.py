@@ -1,7 +1,8 @@
 """Callers' rows -> one call: threads that take what `serving.row_queue` says is due, and resolve futures.
 
-Knows a function, a clock and a queue; no onnx, no grpc. Every accepted future is resolved exactly once: with
-its own rows' answers, with its own error, or by its caller's `cancel()`.
+Knows a function, a clock and a queue; no onnx, no grpc. A short call is left to the thread that submitted its rows, if
+that lends itself (`serving.lending`): it then stands in for an idle executor. Every accepted future is resolved exactly
+once: with its own rows' answers, with its own error, or by its caller's `cancel()`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from serving import lending
 from serving.errors import BadBundle, DeadlineExceeded, Draining, ModelNotReady, Overloaded
 from serving.row_queue import Arrays, Batch, BatchLimits, Due, Request, RowQueue
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 _LEAST_RETRY_MS, _MOST_RETRY_MS = 5, 2000
 _WEIGHT = 0.2  # of the newest call in the running mean of seconds per row
+_SHORT_SECONDS = 0.005  # the longest call that a lent thread makes: it keeps a transport waiting meanwhile
 
 
 class Batcher:
@@ -43,7 +46,8 @@ class Batcher:
     """
 
     # Mutable, all of it under `_lock`: `_queue` and the requests in it, `_idle` (executors that wait for a token in
-    # `_wake`, less the tokens already there), `_running` (rows being computed), `_row_seconds`, `_closed`.
+    # `_wake`, less the tokens already there, less those that a lent thread stands in for), `_lent` (those), `_running`
+    # (rows being computed), `_row_seconds`, `_closed`.
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class Batcher:
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._queue = RowQueue(limits)
         self._idle = 0
+        self._lent = 0
         self._running = 0
         self._row_seconds = 0.0
         self._closed = False
@@ -122,9 +127,9 @@ class Batcher:
         """Take no more; what was accepted is finished. Doesn't wait; may be called twice, from any thread."""
         with self._lock:
             self._closed = True
-            for _ in range(self._idle):
+            for _ in range(self._idle + self._lent):
                 self._wake.put(None)
-            self._idle = 0
+            self._idle = self._lent = 0
 
     def join(self, timeout_seconds: float | None = None) -> bool:
         """Wait, after `close`, until everything accepted is answered; False if it took longer than that."""
@@ -157,19 +162,40 @@ class Batcher:
         None: closed, and nothing is left to do.
         """
         with self._lock:
-            due = self._queue.take(now=self._clock(), hurry=self._closed)
-            expired = [request for request in due.expired if request.settle()]
-            if due.batch is not None:
-                self._running += due.batch.rows
-                if self._queue.rows:
-                    self._wake_one()
-            elif not self._closed:
+            due, expired = self._take()
+            if due.batch is None and not self._closed:
                 self._idle += 1
             finished = due.batch is None and self._closed
+        self._drop(expired)
+        return None if finished else due
+
+    def stand_in(self) -> None:
+        """One call, in a thread that lent itself in an idle executor's place; what waits then is the executor's."""
+        with self._lock:
+            due, expired = self._take() if self._lent and self._is_short() else (Due(None), [])
+        self._drop(expired)
+        if due.batch is not None:
+            self.compute(due.batch)
+        with self._lock:
+            if self._lent:  # else it was closed meanwhile, and the executor is awake
+                self._lent -= 1
+                self._idle += 1
+                if self._queue.rows:
+                    self._wake_one()
+
+    def _take(self) -> tuple[Due, list[Request]]:
+        """Under the lock: what is due, and whom to tell afterwards that it is too late."""
+        due = self._queue.take(now=self._clock(), hurry=self._closed)
+        if due.batch is not None:
+            self._running += due.batch.rows
+            if self._queue.rows:
+                self._wake_one()
+        return due, [request for request in due.expired if request.settle()]
+
+    def _drop(self, expired: list[Request]) -> None:
         for request in expired:
             self._rejected(reason="expired")
             _fail(request.future, _expired())
-        return None if finished else due
 
     def compute(self, batch: Batch) -> None:
         """Call the model for a batch that `take` gave, and resolve what is complete with it."""
@@ -199,7 +225,20 @@ class Batcher:
             if self._closed:
                 raise ModelNotReady("This version is being unloaded and takes no more calls; try again.")
             self._queue.put(request, now=now, retry_after_ms=self._retry_after_ms())
-            self._wake_one()
+            lender = lending.current() if self._idle and self._is_short() else None
+            if lender is None:
+                self._wake_one()
+            else:
+                self._idle -= 1
+                self._lent += 1
+        if lender is not None:
+            lender.due.append(self.stand_in)
+
+    def _is_short(self) -> bool:
+        """Whether the next call is known to be short, and due at once."""
+        limits = self._queue.limits
+        seconds = min(self._queue.rows, limits.max_batch_rows) * self._row_seconds
+        return 0.0 < seconds <= _SHORT_SECONDS and not limits.max_wait_ms
 
     def _wake_one(self) -> None:
         if self._idle:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _NO_FLAGS: Final = 0
 _OK: Final = 0
+_LONG_AGO: Final = 0.0
 _FOREVER_SECONDS: Final = 10.0 * 365 * 86_400
 
 
@@ -66,6 +67,11 @@ class Port:
                 return event
             if event.completion_type == cygrpc.CompletionType.queue_shutdown:
                 return None
+
+    def poll_now(self) -> Any:
+        """The event that is already there; None: none is."""
+        event = self._queue.poll(_LONG_AGO)
+        return None if event.tag is None else event
 
     def shutdown(self, tag: Tag) -> None:
         """Take no new calls; `tag` hears when the last one is done."""

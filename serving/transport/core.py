@@ -16,6 +16,7 @@ from grpc import StatusCode
 
 from serving import logs
 from serving.calls import Call, Method, Status
+from serving.lending import Lender
 from serving.transport import completion, health
 from serving.transport.builtin import table
 from serving.transport.core_stream import StreamCall
@@ -24,7 +25,7 @@ from serving.transport.core_watch import WatchCall
 from serving.transport.face import cannot_listen, channel_options, listen_address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from serving.interceptors import Desk
     from serving.transport.face import Options
@@ -33,6 +34,9 @@ log = logs.logger("transport")
 
 # New calls that the core may hand over before the polling thread comes back for more.
 _CALLS_ASKED_FOR: Final = 32
+
+# While a model call is due; more callers than this don't put it off any further.
+_EVENTS_BEFORE_WORK: Final = 512
 
 _UNKNOWN: Final = Status(StatusCode.UNIMPLEMENTED, "Method not found!")
 
@@ -110,13 +114,28 @@ class CoreTransport:
     def _run(self) -> None:
         port = self._port
         assert port is not None  # noqa: S101 `start` made it
-        while (event := port.poll()) is not None:
-            try:
-                event.tag(event)
-            except Exception:
-                log.exception("transport_event_failed")
+        lender = Lender()
+        lender.lend()
+        patience = _EVENTS_BEFORE_WORK
+        while True:
+            # Short model calls that are due wait until whoever else has sent something is in their batch.
+            event = (port.poll_now() if patience else None) if lender.due else port.poll()
+            if event is not None:
+                patience -= 1 if lender.due else 0
+                self._do(event.tag, event)
+            elif lender.due:
+                patience = _EVENTS_BEFORE_WORK
+                self._do(Lender.work, lender)
+            else:
+                return
             # An event left over keeps its call alive, and the core waits for that.
             del event
+
+    def _do(self, work: Callable[[Any], None], on: Any) -> None:
+        try:
+            work(on)
+        except Exception:
+            log.exception("transport_event_failed")
 
     def _called(self, event: Any) -> None:
         port = self._port
