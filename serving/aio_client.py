@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
+from serving import credentials
 from serving.client import FORMS, Form, Options, answer, channel_arguments, retry_after, translated
 from serving.parts import Part, split
 from serving.predictions import Answered
@@ -18,6 +19,7 @@ from serving.v1 import prediction_pb2_grpc as v1_grpc
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
+    from serving.credentials import Pem
     from serving.parts import Image
     from serving.predictions import Classification, Failure, Reconstruction
 
@@ -25,21 +27,28 @@ if TYPE_CHECKING:
 class AsyncClient:
     """One channel to one server, on one event loop; use `async with`, or close it.
 
-    Args:
-        address: host:port.
-        options: how to call.
-        credentials: TLS; None is plain text.
+    Args: as `Client`.
     """
 
     def __init__(
-        self, address: str, *, options: Options | None = None, credentials: grpc.ChannelCredentials | None = None
+        self,
+        address: str,
+        *,
+        token: str | None = None,
+        ca: Pem | None = None,
+        certificate: Pem | None = None,
+        key: Pem | None = None,
+        options: Options | None = None,
     ) -> None:
         self._options = options or Options()
+        self._metadata = credentials.metadata(token)
+        where, secure = credentials.target(address)
+        own = credentials.channel_credentials(ca=ca, certificate=certificate, key=key, secure=secure)
         arguments = channel_arguments(self._options)
-        if credentials is None:
-            self._channel = grpc.aio.insecure_channel(address, options=arguments)
+        if own is None:
+            self._channel = grpc.aio.insecure_channel(where, options=arguments)
         else:
-            self._channel = grpc.aio.secure_channel(address, credentials, options=arguments)
+            self._channel = grpc.aio.secure_channel(where, own, options=arguments)
         self._stub = v1_grpc.PredictionServiceStub(self._channel)  # type: ignore[no-untyped-call]  # generated
 
     async def __aenter__(self) -> Self:
@@ -95,7 +104,8 @@ class AsyncClient:
         attempt = 1
         while True:
             try:
-                return answer(await method(request, timeout=deadline - time.monotonic()), part)
+                timeout = deadline - time.monotonic()
+                return answer(await method(request, timeout=timeout, metadata=self._metadata), part)
             except grpc.RpcError as error:
                 wait_seconds = retry_after(error, attempt, self._options)
                 if wait_seconds is None or time.monotonic() + wait_seconds >= deadline:

@@ -1,6 +1,6 @@
 """The Python client: images in, predictions out; knows only calotype.v1.
 
-with Client("127.0.0.1:8001") as client:
+with Client("127.0.0.1:8001", token="secret", ca="ca.pem") as client:
     for prediction in client.classify(["cat.jpg", png_bytes, pixels], model="pets"):
         print(prediction)
 """
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import grpc
 from grpc import StatusCode
 
-from serving import errors
+from serving import credentials, errors
 from serving.parts import Part, split
 from serving.predictions import Answered, Classification, Failure, Reconstruction, Score
 from serving.v1 import prediction_pb2 as v1
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
+    from serving.credentials import Pem
     from serving.parts import Image
 
 Form = Literal["error", "png", "pixels"]
@@ -78,27 +79,39 @@ class Client:
     """One channel to one server; may be used by several threads; close it, or use `with`.
 
     Args:
-        address: host:port.
+        address: host:port, or as the server prints it: grpcs://host:port is TLS by whom this machine trusts.
+        token: for a server with `--tokens`.
+        ca: PEM file (or its content) of the authority that signed the server's certificate; makes it TLS.
+        certificate: PEM file (or its content) of the client's own, for a server with `--tls-client-ca`.
+        key: PEM file (or its content) of that certificate's private key.
         options: how to call.
-        credentials: TLS; None is plain text.
         sleep: how to wait between attempts.
+
+    Raises:
+        BadSetting: a file can't be read.
     """
 
     def __init__(
         self,
         address: str,
         *,
+        token: str | None = None,
+        ca: Pem | None = None,
+        certificate: Pem | None = None,
+        key: Pem | None = None,
         options: Options | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._options = options or Options()
         self._sleep = sleep
-        channel_options = channel_arguments(self._options)
-        if credentials is None:
-            self._channel = grpc.insecure_channel(address, options=channel_options)
+        self._metadata = credentials.metadata(token)
+        where, secure = credentials.target(address)
+        own = credentials.channel_credentials(ca=ca, certificate=certificate, key=key, secure=secure)
+        arguments = channel_arguments(self._options)
+        if own is None:
+            self._channel = grpc.insecure_channel(where, options=arguments)
         else:
-            self._channel = grpc.secure_channel(address, credentials, options=channel_options)
+            self._channel = grpc.secure_channel(where, own, options=arguments)
         self._stub = v1_grpc.PredictionServiceStub(self._channel)  # type: ignore[no-untyped-call]  # generated
 
     def __enter__(self) -> Self:
@@ -197,7 +210,7 @@ class Client:
 
     def _send(self, method: Any, request: Any, part: Part) -> _Flight:
         timeout = self._options.timeout_seconds
-        future = method.future(request, timeout=timeout)
+        future = method.future(request, timeout=timeout, metadata=self._metadata)
         return _Flight(method, request, part, future, time.monotonic() + timeout)
 
     def _land(self, flight: _Flight | Answered) -> Answered:
@@ -215,7 +228,8 @@ class Client:
                 if wait_seconds is None or wait_seconds >= left_seconds:
                     raise translated(error) from error
             self._sleep(wait_seconds)
-            future = flight.method.future(flight.request, timeout=left_seconds - wait_seconds)
+            timeout = left_seconds - wait_seconds
+            future = flight.method.future(flight.request, timeout=timeout, metadata=self._metadata)
             attempt += 1
 
 

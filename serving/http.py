@@ -8,14 +8,19 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from serving.errors import BadSetting
+from serving.authorization import HEADER, Grant, Tokens, metrics_for
+from serving.errors import BadSetting, Unauthenticated
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
+
+    from serving.tls import Tls
 
 _TEXT = "text/plain; charset=utf-8"
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
@@ -29,12 +34,22 @@ class HttpPort:
         port: port to listen on; 0 is any free one.
         metrics: the text for Prometheus.
         ready: whether calls may come.
+        tokens: one of which /metrics needs, and tells only of its models; None: none.
+        tls: certificates; if clients need one, then for /metrics. None: plain text.
     """
 
-    def __init__(self, *, host: str, port: int, metrics: Callable[[], bytes], ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        metrics: Callable[[], bytes],
+        ready: Callable[[], bool],
+        tokens: Tokens | None = None,
+        tls: Tls | None = None,
+    ) -> None:
         self._address = (host, port)
-        self._metrics = metrics
-        self._ready = ready
+        self._told = _Told(metrics, ready, tokens, tls)
         self._server: _Server | None = None
 
     @property
@@ -50,7 +65,7 @@ class HttpPort:
         """
         host, port = self._address
         try:
-            self._server = _Server(self._address, metrics=self._metrics, ready=self._ready)
+            self._server = _Server(self._address, self._told)
         except OSError as error:
             raise BadSetting(
                 f"Can't listen on {host}:{port} for HTTP: {error.strerror or error}. Choose another --http-port (0 is "
@@ -68,6 +83,16 @@ class HttpPort:
             server.server_close()
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What the port was told at its making."""
+
+    metrics: Callable[[], bytes]
+    ready: Callable[[], bool]
+    tokens: Tokens | None
+    tls: Tls | None
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
@@ -75,8 +100,8 @@ class _Server(ThreadingHTTPServer):
     allow_reuse_address = True
     allow_reuse_port = False
 
-    def __init__(self, address: tuple[str, int], *, metrics: Callable[[], bytes], ready: Callable[[], bool]) -> None:
-        self.metrics, self.ready = metrics, ready
+    def __init__(self, address: tuple[str, int], told: _Told) -> None:
+        self.told = told
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         super().__init__(address, _Page)
@@ -86,6 +111,15 @@ class _Server(ThreadingHTTPServer):
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Answer one connection, in its own thread: there the handshake holds nobody up."""
+        if self.told.tls is None:
+            super().finish_request(request, client_address)
+            return
+        request.settimeout(_Page.timeout)
+        with self.told.tls.context().wrap_socket(request, server_side=True) as secured:
+            super().finish_request(secured, client_address)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that went away is not worth a traceback on stderr."""
@@ -112,20 +146,37 @@ class _Page(BaseHTTPRequestHandler):
         """Probes come every second; they are not logged."""
 
     def _metrics(self) -> None:
-        self._say(HTTPStatus.OK, cast("_Server", self.server).metrics(), kind=_METRICS)
+        told = self._told
+        if told.tls is not None and told.tls.mutual and not cast("ssl.SSLSocket", self.connection).getpeercert():
+            self._say(HTTPStatus.FORBIDDEN, b"/metrics needs a client certificate (--tls-client-ca).\n")
+            return
+        grant = Grant()
+        if told.tokens is not None:
+            try:
+                grant = told.tokens.grant({HEADER: self.headers.get(HEADER, "")})
+            except Unauthenticated as error:
+                self._say(HTTPStatus.UNAUTHORIZED, f"{error}\n".encode(), challenge="Bearer")
+                return
+        self._say(HTTPStatus.OK, metrics_for(grant, told.metrics()), kind=_METRICS)
+
+    @property
+    def _told(self) -> _Told:
+        return cast("_Server", self.server).told
 
     def _live(self) -> None:
         self._say(HTTPStatus.OK, b"live\n")
 
     def _readiness(self) -> None:
-        ready = cast("_Server", self.server).ready()
+        ready = self._told.ready()
         status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
         self._say(status, b"ready\n" if ready else b"not ready\n")
 
-    def _say(self, status: HTTPStatus, body: bytes, kind: str = _TEXT) -> None:
+    def _say(self, status: HTTPStatus, body: bytes, *, kind: str = _TEXT, challenge: str = "") -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
+        if challenge:
+            self.send_header("WWW-Authenticate", challenge)
         self.end_headers()
         if self.command != "HEAD":
             with contextlib.suppress(ConnectionError):

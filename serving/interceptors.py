@@ -19,7 +19,17 @@ from serving.calls import Call, Method, Status
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from serving.authorization import Tokens
     from serving.telemetry import Telemetry
+
+
+class BadMessage(errors.BadInput):
+    """Bytes that are no message."""
+
+
+class TooLarge(errors.CalotypeError):
+    """A message over the limit."""
+
 
 STATUS: Mapping[type[errors.CalotypeError], StatusCode] = {
     errors.BadInput: StatusCode.INVALID_ARGUMENT,
@@ -30,6 +40,7 @@ STATUS: Mapping[type[errors.CalotypeError], StatusCode] = {
     errors.DeadlineExceeded: StatusCode.DEADLINE_EXCEEDED,
     errors.Unauthenticated: StatusCode.UNAUTHENTICATED,
     errors.PermissionDenied: StatusCode.PERMISSION_DENIED,
+    TooLarge: StatusCode.RESOURCE_EXHAUSTED,
 }
 
 OK = Status(StatusCode.OK)
@@ -54,19 +65,47 @@ def parse(method: Method, data: bytes) -> Any:
         raise BadMessage(f"The {len(data)} bytes received are no message of type {kind}.") from error
 
 
-class BadMessage(errors.BadInput):
-    """Bytes that are no message."""
-
-
 class Desk:
-    """Where calls are signed out.
+    """Where calls are let in, and signed out.
 
     Args:
         telemetry: told of every call.
+        tokens: one of which every call needs; None: none.
+        max_message_bytes: the largest request; the transport takes a little more, so that this can say what is wrong.
     """
 
-    def __init__(self, telemetry: Telemetry) -> None:
+    def __init__(
+        self, telemetry: Telemetry, *, tokens: Tokens | None = None, max_message_bytes: int = 2**31 - 1
+    ) -> None:
         self._telemetry = telemetry
+        self.tokens = tokens
+        self._max_message_bytes = max_message_bytes
+
+    def admit(self, call: Call) -> None:
+        """Let a call in; a stream when it opens, before any of its requests is read.
+
+        Raises:
+            Unauthenticated: without a good token.
+        """
+        if self.tokens is not None:
+            self.tokens.grant(call.metadata)
+
+    def read(self, method: Method, data: bytes, call: Call) -> Any:
+        """The request in `data`, of a call that is let in.
+
+        Raises:
+            Unauthenticated: without a good token.
+            TooLarge: over the limit.
+            BadInput: the bytes are no message of the method's kind.
+        """
+        if self.tokens is not None:
+            self.tokens.grant(call.metadata)
+        if len(data) > self._max_message_bytes:
+            raise TooLarge(
+                f"A message may have {self._max_message_bytes} bytes (--max-message-bytes): send fewer images in one, "
+                f"or have the server started with a larger limit. Received: {len(data)}"
+            )
+        return parse(method, data)
 
     def explain(self, error: BaseException, call: Call) -> Status:
         """The status that tells the caller of `error`; what nobody foresaw is told to the log alone."""

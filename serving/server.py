@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from serving import loading, logs
+from serving.authorization import Tokens, guarded
 from serving.decoder import Decoder
 from serving.http import HttpPort
 from serving.inference import InferenceService
@@ -25,6 +26,7 @@ from serving.row_queue import BatchLimits
 from serving.service import PredictionService
 from serving.session import available_cpus
 from serving.telemetry import Telemetry
+from serving.tls import Tls
 from serving.transport import choose
 from serving.transport.face import Options
 
@@ -52,6 +54,8 @@ class Server:
     ) -> None:
         self._settings = settings
         cpus = available_cpus()
+        tokens = None if settings.tokens is None else Tokens(settings.tokens)
+        tls = _tls(settings)
         self.telemetry = Telemetry()
         self.registry = Registry(
             settings.models,
@@ -73,12 +77,17 @@ class Server:
             version=importlib.metadata.version("calotype"),
         )
         methods = (*PredictionService(self.registry, self._decoder).methods(), *self._inference.methods())
-        self._transport = choose.build(settings.transport, methods, Desk(self.telemetry), _options(settings))
+        if tokens is not None:
+            methods = guarded(methods, tokens)
+        desk = Desk(self.telemetry, tokens=tokens, max_message_bytes=settings.max_message_bytes)
+        self._transport = choose.build(settings.transport, methods, desk, _options(settings, tls))
         self._http = HttpPort(
             host=settings.host,
             port=settings.http_port,
             metrics=self.telemetry.exposition,
             ready=lambda: self.registry.ready() and not self._draining.is_set(),
+            tokens=tokens,
+            tls=None if settings.http_plain else tls,
         )
         self._draining = threading.Event()
         self._stopped = threading.Event()
@@ -98,7 +107,9 @@ class Server:
     def addresses(self) -> tuple[str, str]:
         """Of gRPC and of HTTP, with the ports really bound."""
         host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
-        return f"grpc://{host}:{self._transport.port}", f"http://{host}:{self._http.port}"
+        tls, plain = self._settings.tls_certificate is not None, self._settings.http_plain
+        grpc, http = "grpcs" if tls else "grpc", "https" if tls and not plain else "http"
+        return f"{grpc}://{host}:{self._transport.port}", f"{http}://{host}:{self._http.port}"
 
     def start(self) -> None:
         """Listen, and load what is in the repository; returns as soon as both are done.
@@ -107,7 +118,7 @@ class Server:
             BadRepository: there is no such folder.
             BadSetting: a port can't be bound.
         """
-        _warn_if_open(self._settings.host)
+        _warn_if_open(self._settings)
         self._http.start()
         self._transport.start()
         self._transport.set_health("", serving=False)
@@ -179,25 +190,32 @@ def _limits(settings: ServeSettings) -> BatchLimits:
     )
 
 
-def _options(settings: ServeSettings) -> Options:
+def _tls(settings: ServeSettings) -> Tls | None:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    return Tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+
+
+def _options(settings: ServeSettings, tls: Tls | None) -> Options:
     return Options(
         host=settings.host,
         port=settings.port,
         max_message_bytes=settings.max_message_bytes,
         max_streams=settings.max_streams,
+        credentials=None if tls is None else tls.credentials(),
     )
 
 
-def _warn_if_open(host: str) -> None:
+def _warn_if_open(settings: ServeSettings) -> None:
+    host = settings.host
     try:
         closed = ipaddress.ip_address(host).is_loopback
     except ValueError:
         closed = host == "localhost"
-    if not closed:
-        logs.event(
-            log,
-            "open_to_the_network",
-            level=logging.WARNING,
-            host=host,
-            advice="anybody who reaches this address may call it: there is neither TLS nor a token",
-        )
+    advice = []
+    if settings.tokens is None and settings.tls_client_ca is None:
+        advice.append("anybody who reaches this address may call it (--tokens, --tls-client-ca)")
+    if settings.tls_certificate is None:
+        advice.append("what is sent can be read on its way (--tls-certificate)")
+    if advice and not closed:
+        logs.event(log, "open_to_the_network", level=logging.WARNING, host=host, advice="; ".join(advice))

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MIB = 2**20
 MODELS = Path("workspace/models")
 
+_WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class About:
@@ -90,6 +92,17 @@ class ServeSettings:
             choices=("auto", "core", "aio"),
         ),
     )
+    tls_certificate: Path | None = _setting(  # noqa: RUF009 - a field
+        None, About("PEM file of the server's certificate; makes both ports TLS. Read again when it changes.")
+    )
+    tls_key: Path | None = _setting(None, About("PEM file of the certificate's private key."))  # noqa: RUF009 - a field
+    tls_client_ca: Path | None = _setting(  # noqa: RUF009 - a field
+        None, About("PEM file of those who sign clients' certificates; every client needs one then.")
+    )
+    http_plain: bool = _setting(False, About("Leave the HTTP port without TLS.", choices=("true", "false")))
+    tokens: Path | None = _setting(  # noqa: RUF009 - a field
+        None, About("File of the tokens, one of which every call needs then. Read again when it changes.")
+    )
     log_format: str = _setting("text", About("How log lines are written.", choices=("text", "json")))
     log_level: str = _setting(
         "info", About("The least severe event logged.", choices=("debug", "info", "warning", "error"))
@@ -98,6 +111,10 @@ class ServeSettings:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check(field.name, getattr(self, field.name))
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise BadSetting("--tls-certificate and --tls-key go together: give both, or neither for plain text.")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise BadSetting("--tls-client-ca needs --tls-certificate and --tls-key: without TLS nobody shows one.")
 
 
 def flag(name: str) -> str:
@@ -136,7 +153,7 @@ def read(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Ser
         if text is None:
             text = environment.get(variable(name)) or None
         if text is not None:
-            chosen[name] = _parse(name, text, kind=type(field.default))
+            chosen[name] = _parse(name, text, default=field.default)
     if "models" not in chosen and environment.get("CALOTYPE_WORKSPACE"):
         chosen["models"] = Path(environment["CALOTYPE_WORKSPACE"]) / "models"
     return ServeSettings(**chosen)
@@ -146,18 +163,23 @@ def _fields() -> dict[str, dataclasses.Field[Any]]:
     return {field.name: field for field in dataclasses.fields(ServeSettings)}
 
 
-def _parse(name: str, text: str, *, kind: type) -> Any:
-    if kind not in (int, float):
-        return Path(text) if issubclass(kind, Path) else text
+def _parse(name: str, text: str, *, default: Any) -> Any:
+    if default is None or isinstance(default, Path):
+        return Path(text)
+    if isinstance(default, bool):
+        return _WORDS.get(text.lower(), text)
+    if isinstance(default, str):
+        return text
     try:
-        return kind(text)
+        return type(default)(text)
     except ValueError:
         raise BadSetting(_sentence(name, text)) from None
 
 
 def _check(name: str, value: Any) -> None:
     known = about(name)
-    if known.choices and value not in known.choices:
+    word = str(value).lower() if isinstance(value, bool) else value
+    if known.choices and word not in known.choices:
         raise BadSetting(_sentence(name, value))
     # NaN compares false with everything, so the test is for being inside.
     if known.unit and not known.low <= value <= known.high:

@@ -29,6 +29,10 @@ _FORMATS = (".parquet", ".csv", ".jsonl")
 @click.option("--version", type=click.IntRange(min=0), default=0, help="Version; 0 is the one being served.")
 @click.option("--top", "top_k", type=click.IntRange(min=0), default=0, help="Best labels per image; 0 is all.")
 @click.option("--server", metavar="HOST:PORT", help="Predict through this server.")
+@click.option("--token", envvar="CALOTYPE_TOKEN", help="For a server with --tokens; better in CALOTYPE_TOKEN.")
+@click.option("--ca", type=click.Path(path_type=Path), help="PEM file of who signed the server's certificate: TLS.")
+@click.option("--certificate", type=click.Path(path_type=Path), help="PEM file of the own certificate.")
+@click.option("--key", type=click.Path(path_type=Path), help="PEM file of its private key.")
 @click.option("--models", type=click.Path(path_type=Path), help="Predict in this process, from this repository.")
 @click.option(
     "--output", type=click.Path(path_type=Path), help="Write the predictions to FILE.parquet, .csv or .jsonl."
@@ -44,6 +48,7 @@ def command(
     models: Path | None,
     output: Path | None,
     as_json: bool,
+    **access: Any,
 ) -> None:
     """Predict for image files, or for all files below folders; every row carries its path."""
     if (server is None) == (models is None):
@@ -51,7 +56,7 @@ def command(
     _check_output(output)
     files = list(_files(paths))
     if server is not None:
-        answers = _through_server(files, server, model=model, version=version, top_k=top_k)
+        answers = _through_server(files, server, access, model=model, version=version, top_k=top_k)
     else:
         from serving.local import LocalModel
 
@@ -99,14 +104,16 @@ def _below(folder: Path) -> Iterator[Path]:
         yield from (Path(where) / name for name in names if not name.startswith("."))
 
 
-def _through_server(files: Sequence[Path], address: str, *, model: str, version: int, top_k: int) -> Iterator[Answered]:
+def _through_server(
+    files: Sequence[Path], address: str, access: dict[str, Any], *, model: str, version: int, top_k: int
+) -> Iterator[Answered]:
     try:
         from serving.client import Client
     except ModuleNotFoundError as error:
         raise BadInput(
             f"--server needs {error.name}: pip install 'calotype[serving]'. --models predicts without it."
         ) from error
-    with Client(address) as client:
+    with Client(address, **access) as client:
         known = [info for info in client.models() if info.name == model]
         if any(info.task == "reconstruct" for info in known):
             yield from client.reconstruct_each(files, model=model, version=version)

@@ -11,7 +11,8 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from serving.calls import Call, Method, Status
-from serving.interceptors import OK, hung_up, parse
+from serving.errors import CalotypeError
+from serving.interceptors import OK, hung_up
 from serving.transport import health
 from serving.transport.builtin import table
 from serving.transport.face import cannot_listen, channel_options, listen_address
@@ -142,7 +143,7 @@ class AioTransport:
             call = call_of(method, context)
             status = OK
             try:
-                future = method.start(parse(method, data), call)
+                future = method.start(desk.read(method, data, call), call)
                 message = future.result() if future.done() else await asyncio.wrap_future(future)
                 return message.SerializeToString()  # type: ignore[no-any-return]
             except asyncio.CancelledError:
@@ -157,8 +158,18 @@ class AioTransport:
 
         return handle
 
+    async def _admit(self, method: Method, desk: Desk, context: Any) -> None:
+        call = call_of(method, context)
+        try:
+            desk.admit(call)
+        except CalotypeError as error:
+            status = desk.explain(error, call)
+            desk.finished(call, status)
+            await abort(context, status)
+
     def _stream(self, method: Method, desk: Desk) -> Callable[[Any, Any], Coroutine[Any, Any, None]]:
         async def handle(_requests: Any, context: Any) -> None:
+            await self._admit(method, desk, context)
             if len(self._streams) >= self._options.max_streams:
                 message = f"--max-streams = {self._options.max_streams} streams are open: try again later."
                 status = Status(grpc.StatusCode.RESOURCE_EXHAUSTED, message)

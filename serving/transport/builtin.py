@@ -11,6 +11,7 @@ from serving.transport import health, reflection
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from serving.authorization import Tokens
     from serving.calls import Call, Method, Status
     from serving.transport.health import Health
 
@@ -21,8 +22,8 @@ Table = dict[str, tuple["Method", Desk]]
 class Uncounted(Desk):
     """A desk that explains, but neither counts nor logs: probes that come every second would drown the calls."""
 
-    def __init__(self) -> None:
-        super().__init__(Telemetry())
+    def __init__(self, tokens: Tokens | None = None) -> None:
+        super().__init__(Telemetry(), tokens=tokens)
 
     def finished(self, call: Call, status: Status) -> None:
         """Forget it."""
@@ -34,6 +35,7 @@ def table(methods: Iterable[Method], desk: Desk, known: Health) -> Table:
     services = dict.fromkeys(method.service for method in methods)
     for service in services:
         known.set(service, serving=True)
-    uncounted = Uncounted()
-    own = (*known.methods(), *reflection.methods((*services, health.NAME)))
-    return {method.path: (method, desk) for method in methods} | {method.path: (method, uncounted) for method in own}
+    found: Table = {method.path: (method, desk) for method in methods}
+    found |= {method.path: (method, Uncounted()) for method in known.methods()}
+    told = Uncounted(desk.tokens)
+    return found | {method.path: (method, told) for method in reflection.methods((*services, health.NAME))}

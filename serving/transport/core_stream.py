@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from grpc import StatusCode
 
 from serving.calls import Status
-from serving.errors import Draining
-from serving.interceptors import OK, hung_up, parse
+from serving.errors import CalotypeError, Draining
+from serving.interceptors import OK, hung_up
 from serving.transport import completion
 
 if TYPE_CHECKING:
@@ -69,8 +69,19 @@ class StreamCall:
         self._over = False
 
     def begin(self) -> None:
-        """Ask for the first message, and for news of the caller."""
+        """Ask for the first message, and for news of the caller; but turn away who may not call."""
         completion.receive_end(self._wire, self._ended)
+        call = self._make_call()
+        try:
+            self._desk.admit(call)
+        except CalotypeError as error:
+            status = self._desk.explain(error, call)
+            self._desk.finished(call, status)
+            with self._lock:
+                self._over = True
+            self._left(self)
+            completion.end(self._wire, status, completion.nothing)
+            return
         with self._lock:
             self._move()
 
@@ -115,7 +126,7 @@ class StreamCall:
         call = self._make_call()
         request = self._method.request()
         try:
-            request = parse(self._method, data)
+            request = self._desk.read(self._method, data, call)
             future = self._method.start(request, call)
         except Exception as error:  # noqa: BLE001 the one table knows what each means
             self._write(self._refusal(request, call, error))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from grpc import StatusCode
 
 from serving.calls import Status
-from serving.interceptors import OK, hung_up, parse
+from serving.interceptors import OK, hung_up
 from serving.transport import completion
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class UnaryCall:
             completion.end(self._wire, _NO_MESSAGE, completion.nothing)
             return
         try:
-            future = self._method.start(parse(self._method, data), self._call)
+            future = self._method.start(self._desk.read(self._method, data, self._call), self._call)
         except Exception as error:  # noqa: BLE001 the one table knows what each means
             self._end(self._desk.explain(error, self._call))
             return

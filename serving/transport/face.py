@@ -27,6 +27,19 @@ MEGABYTE = 1024 * 1024
 # Pings without data are welcome this often, and also between calls: balancers and idle clients send them.
 _MIN_PING_INTERVAL_MS = 10_000
 
+# A caller that vanished without a word is noticed after a minute and a bit; one that is there and idle may come back by
+# a new connection; and nobody stays on one server for ever, so that balancers can spread callers over new servers.
+_KEEPALIVE_MS = 60_000
+_KEEPALIVE_TIMEOUT_MS = 20_000
+_CONNECTION_IDLE_MS = 15 * 60_000
+_CONNECTION_AGE_MS = 2 * 3600_000
+
+# Calls of one connection at once; more wait in their client. A limit of memory, not of speed.
+_CONNECTION_CALLS = 10_000
+
+# Messages a little over the limit are read, so that they can be answered by a sentence that names it.
+_MESSAGE_MARGIN_BYTES = 16 * MEGABYTE
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -35,7 +48,7 @@ class Options:
     Args:
         host: address to listen on.
         port: port to listen on; 0 is any free one.
-        max_message_bytes: largest message taken or sent.
+        max_message_bytes: largest message sent; a little more is taken, and refused by the desk.
         max_streams: streams of requests open at once, over all connections; more are refused.
         max_stream_requests: requests of one stream in work at once; the stream is not read further meanwhile.
         credentials: TLS; None is plain text.
@@ -95,8 +108,13 @@ def channel_options(options: Options) -> list[tuple[str, int]]:
     """What every form tells the C core."""
     return [
         ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share its callers
-        ("grpc.max_receive_message_length", options.max_message_bytes),
+        ("grpc.max_receive_message_length", min(options.max_message_bytes + _MESSAGE_MARGIN_BYTES, 2**31 - 1)),
         ("grpc.max_send_message_length", options.max_message_bytes),
         ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MS),
         ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
+        ("grpc.max_connection_idle_ms", _CONNECTION_IDLE_MS),
+        ("grpc.max_connection_age_ms", _CONNECTION_AGE_MS),
+        ("grpc.max_concurrent_streams", _CONNECTION_CALLS),
     ]

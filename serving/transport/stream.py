@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from serving.errors import Draining
-from serving.interceptors import OK, hung_up, parse
+from serving.interceptors import OK, hung_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +82,7 @@ class Stream:
         call = self._make_call()
         request = self._method.request()
         try:
-            request = parse(self._method, data)
+            request = self._desk.read(self._method, data, call)
             future = asyncio.wrap_future(self._method.start(request, call))
         except Exception as error:  # noqa: BLE001 the one table knows what each means
             self._refuse(request, call, error)

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from serving.authorization import Tokens, guarded
+from serving.calls import Answer
 from serving.decoder import Decoder
 from serving.errors import ModelNotFound
 from serving.inference import InferenceService
@@ -57,7 +59,11 @@ class FakeHandle:
     def __exit__(self, *_):
         self.open -= 1
 
-    def infer(self, feeds, *, outputs=(), deadline=None) -> Future[dict[str, Any]]:
+    def infer(self, feeds, *, outputs=(), deadline=None, make=None) -> Future[Any]:
+        if make is not None:
+            answer: Answer[Any] = Answer()
+            answer.follow(self.infer(feeds, outputs=outputs, deadline=deadline), make)
+            return answer
         self.registry.deadlines.append(deadline)
         if self.registry.trouble is not None:
             raise self.registry.trouble.pop(0) if self.registry.trouble else RuntimeError("out of trouble")
@@ -132,7 +138,7 @@ class Rig:
 
 
 @contextmanager
-def served(registry: FakeRegistry, form: str = "core", **options) -> Iterator[Rig]:
+def served(registry: FakeRegistry, form: str = "core", tokens: Tokens | None = None, **options) -> Iterator[Rig]:
     """A real server on a free port, over a fake registry."""
     telemetry = Telemetry()
     for handle in registry.models():
@@ -140,7 +146,10 @@ def served(registry: FakeRegistry, form: str = "core", **options) -> Iterator[Ri
     decoder = Decoder(threads=1, max_image_pixels=10_000, max_queue_rows=1000, telemetry=telemetry)
     inference = InferenceService(registry, decoder, telemetry, version="0.0")
     methods = (*PredictionService(registry, decoder).methods(), *inference.methods())
-    transport = FORMS[form](methods, Desk(telemetry), Options(port=0, **options))
+    desk = Desk(telemetry, tokens=tokens, max_message_bytes=options.get("max_message_bytes", 2**26))
+    if tokens is not None:
+        methods = guarded(methods, tokens)
+    transport = FORMS[form](methods, desk, Options(port=0, **options))
     transport.start()
     try:
         yield Rig(f"127.0.0.1:{transport.port}", registry, telemetry, transport)

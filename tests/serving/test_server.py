@@ -176,7 +176,13 @@ def test_the_process_says_one_line_when_ready_and_ends_on_a_signal(tmp_path, num
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["--models", "/nowhere"], "/nowhere"), (["--port", "many"], "--port"), (["--colour", "red"], "--colour")],
+    [
+        (["--models", "/nowhere"], "/nowhere"),
+        (["--port", "many"], "--port"),
+        (["--colour", "red"], "--colour"),
+        (["--tokens", "/nowhere"], "--tokens /nowhere"),
+        (["--tls-certificate", "/nowhere", "--tls-key", "/nowhere", "--http-plain"], "--tls-certificate /nowhere"),
+    ],
 )
 def test_wrong_usage_is_exit_2_with_one_sentence(arguments, words):
     with process(*arguments) as server:

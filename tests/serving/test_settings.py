@@ -60,6 +60,21 @@ def test_words_are_checked_too(name, text):
         settings.read({name: text}, {})
 
 
+@pytest.mark.parametrize(
+    ("text", "plain"), [("true", True), ("1", True), ("Yes", True), ("false", False), ("0", False)]
+)
+def test_a_switch_is_said_by_a_flag_or_by_a_word_in_the_environment(text, plain):
+    assert settings.read({"http_plain": None}, {"CALOTYPE_HTTP_PLAIN": text}).http_plain is plain
+    assert settings.read({"http_plain": "true"}, {"CALOTYPE_HTTP_PLAIN": text}).http_plain is True
+    with pytest.raises(BadSetting, match="--http-plain"):
+        settings.read({}, {"CALOTYPE_HTTP_PLAIN": "perhaps"})
+
+
+def test_files_are_not_set_unless_named():
+    assert settings.read({}, {}).tokens is None
+    assert settings.read({"tokens": "a"}, {"CALOTYPE_TOKENS": "b"}).tokens == Path("a")
+
+
 @pytest.mark.parametrize("name", list(settings.defaults()))
 def test_every_setting_is_documented_with_variable_default_and_unit(name):
     lines = DOCS.read_text(encoding="utf-8").splitlines()

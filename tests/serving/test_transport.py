@@ -15,7 +15,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from serving.codec import pixel_block
 from serving.errors import BadSetting
+from serving.interceptors import Desk
 from serving.service import PredictionService
+from serving.telemetry import Telemetry
 from serving.transport.face import Options
 from serving.v1 import prediction_pb2 as v1
 from serving.v1 import prediction_pb2_grpc as v1_grpc
@@ -74,10 +76,21 @@ def test_bytes_that_are_no_message_are_never_unknown(channel):
 
 
 def test_a_message_over_the_limit_is_refused(channel):
-    """By its size, before it is read."""
+    """By its size, before it is read; in a stream alone, and by a sentence that names the setting."""
     big = v1.ClassifyRequest(model="digits", images=v1.Images(pixels=pixel_block(pixels(200))))
     with pytest.raises(grpc.RpcError) as caught:
         v1_grpc.PredictionServiceStub(channel).Classify(big, timeout=10)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "--max-message-bytes" in caught.value.details()
+    stream = v1_grpc.PredictionServiceStub(channel).StreamClassify
+    answers = list(stream(iter([big, request("good")]), timeout=10))
+    assert {answer.request_id: answer.error.code for answer in answers} == {"": "RESOURCE_EXHAUSTED", "good": ""}
+
+
+def test_a_message_far_over_the_limit_is_never_received(channel):
+    """Nobody can fill the server's memory by one message."""
+    with pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary("/calotype.v1.PredictionService/Classify")(bytes(20_000_000), timeout=20)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
@@ -236,7 +249,7 @@ def test_a_port_in_use_is_one_sentence(rig, form):
     """A second server on the port must not share its callers."""
     port = int(rig.address.rpartition(":")[2])
     methods = PredictionService(rig.registry, None).methods()
-    second = FORMS[form](methods, None, Options(port=port))
+    second = FORMS[form](methods, Desk(Telemetry()), Options(port=port))
     with pytest.raises(BadSetting, match="--port"):
         second.start()
     second.drain_and_stop(0.0)
