@@ -44,6 +44,7 @@ SCHEMA = pa.schema(
 )
 _COUNTED = {"quarantined": "quarantined", "duplicate": "duplicates", "conflict": "conflicts", "ignored": "ignored"}
 _FEW_WORDS = frozenset({"label", "part", "split", "status", "format", "mode", "shard"})
+_ROW_GROUP = 16_384  # what the writer holds at once
 _NUMBER = re.compile(r"(^|[ (])\d+")
 _FATES = (*PARTS, "quarantined", "duplicate", "conflict")
 _SYNONYMS: dict[str, PartName] = {
@@ -121,10 +122,11 @@ def write(rows: pa.Table, path: Path) -> None:
     """Put a table at `path` in one step: a reader sees the old file or the whole new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        pq.write_table(rows, temporary, compression="zstd")
+        pq.write_table(rows, temporary, compression="zstd", row_group_size=_ROW_GROUP)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+        pa.default_memory_pool().release_unused()
 
 
 def read(path: Path, columns: list[str] | None = None) -> pa.Table:

@@ -234,7 +234,8 @@ def _stage(
         shutil.rmtree(journal, ignore_errors=True)
     decode.sweep(journal)
     outcomes, canvas = _decode(todo, staged, where, canvas, run=run, progress=progress)
-    outcomes = known | outcomes
+    for path, outcome in known.items():
+        outcomes.setdefault(path, outcome)
     if not any(decode.field_of(outcomes[found.path], "content_hash") for found in candidates):
         raise EmptyFolder(_nothing_readable(where.root, candidates, outcomes))
     manifest.write(_staged_table(listing, outcomes), journal / STAGED)
