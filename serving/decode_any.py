@@ -120,7 +120,8 @@ def check_size(size: tuple[int, int], max_pixels: int) -> None:
     """
     width, height = size
     if width * height > max_pixels:
-        raise BadInput(f"The image has {width} x {height} pixels; at most {max_pixels} are allowed (--max-image-pixels).")
+        allowed = f"at most {max_pixels} are allowed (--max-image-pixels)"
+        raise BadInput(f"The image has {width} x {height} pixels; {allowed}.")
     if width < 1 or height < 1:
         raise BadInput(f"The image has {width} x {height} pixels; expected at least one.")
 
