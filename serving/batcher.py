@@ -91,16 +91,24 @@ class Batcher:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, feeds: Arrays, *, outputs: Sequence[str] = (), deadline: float | None = None) -> Future[Arrays]:
+    def submit(
+        self,
+        feeds: Arrays,
+        *,
+        outputs: Sequence[str] = (),
+        deadline: float | None = None,
+        make: Callable[[Arrays], Any] | None = None,
+    ) -> Future[Any]:
         """Accept rows; never blocks.
 
         Args:
             feeds: the inputs by name, each with its rows first; not to be changed until the future is done.
             outputs: the wanted ones; none: all.
             deadline: on the batcher's clock; rows that still wait then are not computed.
+            make: makes the answer of the outputs, in an executor's thread; None: they are the answer.
 
         Returns:
-            The outputs for these rows. Its `cancel()` says that the caller hung up: what waits is dropped. Its
+            The answer for these rows. Its `cancel()` says that the caller hung up: what waits is dropped. Its
             callbacks run in an executor's thread, and had better be short.
 
         Raises:
@@ -110,7 +118,7 @@ class Batcher:
             ModelNotReady: closed.
         """
         answer = _Answer(self)
-        request = Request(feeds, tuple(outputs), deadline, answer)
+        request = Request(feeds, tuple(outputs), deadline, answer, make)
         answer.request = request
         now = self._clock()
         if deadline is not None and deadline <= now:
@@ -290,7 +298,7 @@ class Batcher:
         return int(min(max(ahead * 1000, _LEAST_RETRY_MS), _MOST_RETRY_MS))
 
 
-class _Answer(Future[Arrays]):
+class _Answer(Future[Any]):
     """A future that tells the batcher at once when its caller hangs up; pending until it is resolved."""
 
     def __init__(self, batcher: Batcher) -> None:
@@ -307,7 +315,9 @@ class _Answer(Future[Arrays]):
 
 def _resolve(request: Request, error: Exception | None) -> None:
     try:
-        answer = {} if error else _joined([answer for answer in request.answers if answer is not None])
+        answer: Any = {} if error else _joined([answer for answer in request.answers if answer is not None])
+        if error is None and request.make is not None:
+            answer = request.make(answer)
     except Exception as failure:  # noqa: BLE001 - pieces that don't fit together, or no memory left
         error = failure
     if error is not None:

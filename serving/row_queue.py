@@ -15,7 +15,7 @@ import numpy as np
 from serving.errors import BadInput, Overloaded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from concurrent.futures import Future
 
     from numpy.typing import NDArray
@@ -53,12 +53,14 @@ class Request:
         outputs: the wanted ones; none: all.
         deadline: on the batcher's clock.
         future: resolved exactly once, by whoever `settle`s first.
+        make: what the future becomes, of the outputs; None: the outputs.
     """
 
     feeds: Arrays
     outputs: tuple[str, ...]
     deadline: float | None
-    future: Future[Arrays]
+    future: Future[Any]
+    make: Callable[[Arrays], Any] | None = None
     arrived: float = 0.0
     rows: int = 0
     settled: bool = False

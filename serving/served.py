@@ -147,17 +147,23 @@ class Handle:
             release(self._served)
 
     def infer(
-        self, feeds: Mapping[str, NDArray[Any]], *, outputs: Sequence[str] = (), deadline: float | None = None
-    ) -> Future[dict[str, NDArray[Any]]]:
+        self,
+        feeds: Mapping[str, NDArray[Any]],
+        *,
+        outputs: Sequence[str] = (),
+        deadline: float | None = None,
+        make: Callable[[dict[str, NDArray[Any]]], Any] | None = None,
+    ) -> Future[Any]:
         """Accept rows for the model's next call; never blocks.
 
         Args:
             feeds: an array for every input, by name, rows first.
             outputs: names of the wanted ones; none: all.
             deadline: in time.monotonic() seconds; rows that still wait then are not computed.
+            make: makes the answer of the wanted outputs, in the thread that computed them; None: they are the answer.
 
         Returns:
-            The wanted outputs for these rows. Cancelling it says that the caller hung up.
+            The answer for these rows. Cancelling it says that the caller hung up.
 
         Raises:
             BadInput: a name, dtype or shape that the model doesn't have; more rows than may ever wait.
@@ -173,16 +179,19 @@ class Handle:
         if timeout_ms:
             latest = time.monotonic() + timeout_ms / 1000
             deadline = latest if deadline is None else min(deadline, latest)
-        return batcher.submit(dict(feeds), outputs=outputs, deadline=deadline)
+        return batcher.submit(dict(feeds), outputs=outputs, deadline=deadline, make=make)
 
     def _check(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> None:
         """Refuse before the queue what would fail the neighbours' batch."""
-        expected = [spec.name for spec in self.inputs]
-        if feeds.keys() != set(expected):
+        inputs = self._served.inputs
+        for spec in inputs:
+            array = feeds.get(spec.name)
+            if array is not None:
+                check(spec, array)
+        if len(feeds) != len(inputs) or any(spec.name not in feeds for spec in inputs):
+            expected = [spec.name for spec in inputs]
             raise BadInput(f"Model {self.name!r} takes the inputs {expected}. Received: {sorted(feeds)}")
-        for spec in self.inputs:
-            check(spec, feeds[spec.name])
-        known = [spec.name for spec in self.outputs]
         for name in outputs:
-            if name not in known:
+            if all(spec.name != name for spec in self._served.outputs):
+                known = [spec.name for spec in self._served.outputs]
                 raise BadInput(f"Model {self.name!r} gives the outputs {known}. Received: {name!r}")

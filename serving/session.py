@@ -37,6 +37,8 @@ _DTYPES: Final = {
     "tensor(uint64)": "uint64",
 }
 
+_NATIVE: Final = {name: np.dtype(name) for name in _DTYPES.values() if name != "string"}
+
 # Warnings that onnxruntime prints while it probes devices and folds graphs mean nothing to a user.
 onnxruntime.set_default_logger_severity(_ERRORS_ONLY)
 
@@ -116,7 +118,7 @@ def check(spec: TensorSpec, array: NDArray[Any]) -> None:
         BadInput: another dtype, number of dimensions, or size of a fixed dimension.
     """
     dtype, shape = array.dtype, array.shape
-    right = dtype.kind in "OUST" if spec.dtype == "string" else dtype.name == spec.dtype and dtype.isnative
+    right = dtype.kind in "OUST" if spec.dtype == "string" else dtype == _NATIVE.get(spec.dtype)
     if not right:
         raise BadInput(f"The input {spec.name!r} is of type {spec.dtype}. Received: {dtype}")
     if not _fits(spec.shape, shape):

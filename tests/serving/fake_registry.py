@@ -53,10 +53,12 @@ class FakeHandle:
         return self.session.outputs
 
     def __enter__(self):
-        self.open += 1
         return self
 
     def __exit__(self, *_):
+        self.release()
+
+    def release(self):
         self.open -= 1
 
     def infer(self, feeds, *, outputs=(), deadline=None, make=None) -> Future[Any]:
@@ -92,6 +94,11 @@ class FakeRegistry:
         self.handles[name, version] = FakeHandle(name, version, None if plain else bundle, session, self)
 
     def acquire(self, name: str, version: int = 0) -> FakeHandle:
+        handle = self.find(name, version)
+        handle.open += 1
+        return handle
+
+    def find(self, name: str, version: int = 0) -> FakeHandle:
         known = [number for known_name, number in self.handles if known_name == name]
         number = version or max(known, default=0)
         if (name, number) not in self.handles:
@@ -105,11 +112,11 @@ class FakeRegistry:
         return self.is_ready
 
     def load(self, name: str) -> None:
-        self.acquire(name)
+        self.find(name)
         self.loads.append(f"+{name}")
 
     def unload(self, name: str) -> None:
-        self.acquire(name)
+        self.find(name)
         self.loads.append(f"-{name}")
 
     def answer(self, index: int) -> None:
