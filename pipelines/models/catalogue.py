@@ -160,7 +160,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             summary="conv 16, max pooling, conv 4, and back by nearest-neighbour upsampling",
             parameters=777,
             smallest=2,
-            habits=Habits(epochs=10, batch_size=64, learning_rate=1e-2),
+            habits=Habits(epochs=10, batch_size=32, learning_rate=1e-2),
         ),
         Architecture(
             name="autoencoder_transposed",
@@ -169,7 +169,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             summary="conv 16, max pooling, conv 4, and back by a transposed convolution",
             parameters=777,
             smallest=2,
-            habits=Habits(epochs=10, batch_size=64, learning_rate=1e-2),
+            habits=Habits(epochs=10, batch_size=32, learning_rate=1e-2),
         ),
         Architecture(
             name="autoencoder_bed_of_nails",
@@ -178,7 +178,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             summary="conv 16, max pooling, conv 4, and back by zeros around each number",
             parameters=777,
             smallest=2,
-            habits=Habits(epochs=10, batch_size=64, learning_rate=1e-2),
+            habits=Habits(epochs=10, batch_size=32, learning_rate=3e-3),
         ),
         Architecture(
             name="autoencoder_max_unpooling",
@@ -187,7 +187,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             summary="conv 16, max pooling, conv 4 and 16, and back to where each maximum stood",
             parameters=1_477,
             smallest=2,
-            habits=Habits(epochs=10, batch_size=64, learning_rate=1e-2),
+            habits=Habits(epochs=10, batch_size=32, learning_rate=1e-2),
         ),
     )
 }
