@@ -71,24 +71,20 @@ def histogram(edges: Sequence[float], counts: Sequence[int], *, threshold: float
     return _png(figure)
 
 
-def trials(values: Sequence[float | None], whole: Sequence[bool]) -> bytes:
+def trials(ended: Sequence[tuple[int, float, bool]]) -> bytes:
     """The loss of each trial, and the smallest so far.
 
     Args:
-        values: by number; None: the trial came to none.
-        whole: whether the trial was let to its end.
+        ended: number, loss, and whether the trial was let to its end; by number.
     """
     figure, axes = _figure()
-    seen = [
-        (at, value, to_end) for at, (value, to_end) in enumerate(zip(values, whole, strict=True)) if value is not None
-    ]
-    for to_end, marker, label in ((True, "o", "whole trial"), (False, "x", "stopped early")):
-        some = [(at, value) for at, value, was_whole in seen if was_whole == to_end]
+    for whole, marker, color, label in ((True, "o", "C0", "whole trial"), (False, "x", "0.6", "stopped early")):
+        some = [(number, loss) for number, loss, was_whole in ended if was_whole == whole]
         if some:
-            axes.plot(*zip(*some, strict=True), marker, color="C0" if to_end else "0.6", markersize=4, label=label)
-    ended = [(at, value) for at, value, to_end in seen if to_end]
-    smallest = list(itertools.accumulate((value for _, value in ended), min))
-    axes.step([at for at, _ in ended], smallest, where="post", color="C1", label="smallest so far")
+            axes.plot(*zip(*some, strict=True), marker, color=color, markersize=4, label=label)
+    to_end = [(number, loss) for number, loss, whole in ended if whole]
+    smallest = list(itertools.accumulate((loss for _, loss in to_end), min))
+    axes.step([number for number, _ in to_end], smallest, where="post", color="C1", label="smallest so far")
     axes.set(xlabel="trial", ylabel="validation loss")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize="small", frameon=False)

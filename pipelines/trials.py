@@ -85,10 +85,10 @@ def keep(study: Study, searched: Space, folder: Path) -> tuple[Path, ...]:
         "trials": [asdict(trial) for trial in study.trials],
     }
     write_atomically(folder / TRIALS, json.dumps(values, indent=1).encode())
-    whole = [trial.end == "complete" for trial in study.trials]
-    charted = {HISTORY_CHART: charts.trials([trial.value for trial in study.trials], whole)}
+    ended = [(trial.number, trial.value, trial.end == "complete") for trial in study.trials if trial.value is not None]
+    charted = {HISTORY_CHART: charts.trials(ended)}
     if study.importance:
-        charted[IMPORTANCE_CHART] = charts.importance(study.importance, trials=sum(whole))
+        charted[IMPORTANCE_CHART] = charts.importance(study.importance, trials=study.count("complete"))
     for name, picture in charted.items():
         write_atomically(folder / name, picture)
     return tuple(folder / name for name in charted)

@@ -140,14 +140,21 @@ def search(asked: Search, run: TrialFunction, *, after_trial: Callable[[Study], 
         PipelineError: the storage broke while it was used.
     """
     with _quiet(), _opened(asked) as study:
-        try:
+        after_trial(_found(study))
+        while len(_ended(study)) < asked.trials:
+            _one(study, asked.space, run)
             after_trial(_found(study))
-            while len(_ended(study)) < asked.trials:
-                _one(study, asked.space, run)
-                after_trial(_found(study))
-            return _found(study, importance=True)
-        except STORAGE_ERRORS as error:
-            raise PipelineError(f"The study {asked.name} could not be written down: {_first_line(error)}") from error
+        return _found(study, importance=True)
+
+
+def check_storage(url: str) -> None:
+    """See that the database is there, before anything is done that it is to remember.
+
+    Raises:
+        UsageError: it can't be opened.
+    """
+    with _quiet():
+        _connect(url).engine.dispose()
 
 
 class _Sampler(optuna.samplers.BaseSampler):
@@ -187,43 +194,43 @@ class _Sampler(optuna.samplers.BaseSampler):
 
 @contextlib.contextmanager
 def _opened(asked: Search) -> Iterator[optuna.Study]:
-    study, storage = _open(asked)
+    """The study, made if there is none of its name; its first trial waits in it."""
+    storage = _connect(asked.storage)
     try:
+        study = optuna.create_study(
+            storage=storage,
+            study_name=asked.name,
+            sampler=_Sampler(asked.seed),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=asked.warm_up_epochs),
+            load_if_exists=True,
+        )
+        if asked.start and not study.get_trials(deepcopy=False):
+            study.enqueue_trial(asked.start, skip_if_exists=True)
         yield study
+    except STORAGE_ERRORS as error:
+        raise PipelineError(f"The study {asked.name} could not be written down: {_first_line(error)}") from error
     finally:
         storage.remove_session()
         storage.engine.dispose()
 
 
-def _open(asked: Search) -> tuple[optuna.Study, optuna.storages.RDBStorage]:
-    """The study, made if there is none of its name; its first trial waits in it."""
-    for pause in OPENING_PAUSES_SECONDS:
-        with contextlib.suppress(DatabaseError, optuna.exceptions.StorageInternalError):
-            return _open_once(asked)
-        time.sleep(pause)  # another process may be making the tables at this moment
+def _connect(url: str) -> optuna.storages.RDBStorage:
+    """The database, with its tables."""
+    arguments: dict[str, Any] = {"pool_pre_ping": True}
+    if url.startswith("sqlite"):
+        arguments = {"connect_args": {"timeout": LOCK_SECONDS}}
     try:
-        return _open_once(asked)
+        for pause in OPENING_PAUSES_SECONDS:
+            with contextlib.suppress(DatabaseError, optuna.exceptions.StorageInternalError):
+                return optuna.storages.RDBStorage(url, engine_kwargs=arguments)
+            time.sleep(pause)  # another process may be making the tables at this moment
+        return optuna.storages.RDBStorage(url, engine_kwargs=arguments)
     except (SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, RuntimeError) as error:
         raise UsageError(
             "The storage of the trials can't be opened. Expected the URL of a database that exists and may be written "
             "to, such as sqlite:////folder/file.db or postgresql://user:password@host/database, with its driver "
             f"installed. Its answer: {_first_line(error)}"
         ) from error
-
-
-def _open_once(asked: Search) -> tuple[optuna.Study, optuna.storages.RDBStorage]:
-    is_file = asked.storage.startswith("sqlite")
-    storage = optuna.storages.RDBStorage(
-        asked.storage,
-        engine_kwargs={"connect_args": {"timeout": LOCK_SECONDS}} if is_file else {"pool_pre_ping": True},
-    )
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=asked.warm_up_epochs)
-    study = optuna.create_study(
-        storage=storage, study_name=asked.name, sampler=_Sampler(asked.seed), pruner=pruner, load_if_exists=True
-    )
-    if asked.start and not study.get_trials(deepcopy=False):
-        study.enqueue_trial(asked.start, skip_if_exists=True)
-    return study, storage
 
 
 def _one(study: optuna.Study, space: Space, run: TrialFunction) -> None:

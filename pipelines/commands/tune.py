@@ -59,7 +59,7 @@ def command(  # noqa: PLR0913 - one for each option
     searched. The same command again goes on with its study until it has N trials, and so do other machines that
     share --storage.
     """
-    from pipelines import space
+    from pipelines import space, tune
     from pipelines.commands import session
 
     recipe = options.make_recipe(**given)
@@ -67,6 +67,8 @@ def command(  # noqa: PLR0913 - one for each option
     name = session.dataset_name(dataset, source)
     searched = space.usual(recipe) if space_file is None else space.read(space_file)
     space.check(searched, recipe)
+    if storage is not None:
+        tune.check_storage(storage)
     with session.flows_ready():
         from pipelines.flows_tune import Goal, tune_flow
 

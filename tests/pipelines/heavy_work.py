@@ -24,6 +24,11 @@ def count_to(number: int, progress) -> int:
     return os.getpid()
 
 
+def report_and_wait(progress) -> None:
+    progress({"pid": os.getpid()})
+    signal.pause()
+
+
 def refuse(sentence: str) -> None:
     raise BadRecipe(sentence)
 

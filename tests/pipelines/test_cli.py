@@ -39,7 +39,7 @@ def test_every_command_says_what_it_does(calotype):
     listed = calotype("--help").out
     for name in COMMANDS:
         assert name in listed
-    for name in ("run", "serve", "predict", "models"):
+    for name in ("run", "tune", "serve", "predict", "models"):
         done = calotype(name, "--help")
         assert done.status == 0, done.err
         assert "--json" in done.out or name == "serve" or "list" in done.out
@@ -58,6 +58,9 @@ def test_every_command_says_what_it_does(calotype):
         (("run", ".", "--name", "m", "--recipe", "none.toml"), "none.toml"),
         (("run", ".", "--name", "m", "--set", "epochs"), "KEY=VALUE"),
         (("run", "."), "--name"),
+        (("tune", ".", "--name", "m", "--trials", "0"), "--trials"),
+        (("tune", ".", "--name", "m", "--space", "none.toml"), "none.toml"),
+        (("tune", ".", "--name", "m", "--storage", "nonsense"), "sqlite:////folder/file.db"),
         (("train", "no-such-dataset"), "no-such-dataset"),
         (("publish", "no-such-run"), "no-such-run"),
         (("serve", "--models", "nowhere"), "nowhere"),

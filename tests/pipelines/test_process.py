@@ -41,6 +41,19 @@ def test_a_killed_process_is_told_in_a_sentence():
         process.call(heavy_work.die)
 
 
+def test_whoever_hears_enough_stops_it():
+    """A progress callback that raises, as for a trial that is not worth going on with, ends the process at once."""
+    heard = []
+
+    def enough(news):
+        heard.append(news["pid"])
+        raise StopIteration
+
+    with pytest.raises(StopIteration), HeavyProcess(preload=heavy_work.nothing) as process:
+        process.call(heavy_work.report_and_wait, progress=enough)
+    assert not Path(f"/proc/{heard[0]}").exists()
+
+
 @pytest.mark.slow
 def test_it_dies_with_its_parent():
     """No kill -9 of the parent leaves the process behind."""
