@@ -26,7 +26,7 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Augment = Literal["none", "affine", "flip", "affine-flip"]
 Schedule = Literal["constant", "cosine"]
 
-DEFAULT_ARCHITECTURES: dict[str, str] = {"classify": "lenet5", "reconstruct": "autoencoder"}
+DEFAULT_ARCHITECTURES: dict[str, str] = {"classify": "resnet_small", "reconstruct": "autoencoder"}
 SPLIT_TOLERANCE = 1e-6
 # What a floor may be set on: of the first a run's value must be at least as large, of the second at most.
 LARGER_IS_BETTER: dict[str, tuple[str, ...]] = {"classify": ("accuracy", "macro_f1"), "reconstruct": ("psnr", "ssim")}

@@ -1,121 +1,39 @@
 """The pipeline as Prefect flows: one per stage, and one that runs them all.
 
-With `flows_tune.py` the only file that imports Prefect. A task is a line around a plain function of the rooms below;
-between tasks travel ids, paths and small numbers, never arrays. Whoever calls a flow gives it a `Runtime` by
+The files named `flows` are the only ones that import Prefect. A task is a line around a plain function of the rooms
+below; between tasks travel ids, paths and small numbers, never arrays. Whoever calls a flow gives it a `Runtime` by
 `use_runtime`; a flow that finds none, as in a Prefect worker, makes its own.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
-from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow, task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-from pipelines import backend, evaluate, report
+from pipelines import evaluate, report
 from pipelines.config import Recipe
 from pipelines.dataset import Snapshot
 from pipelines.errors import Refused
 from pipelines.export import DRAFT, ExportResult, export_run
+from pipelines.flows_ingest import Runner, ingest_on
+from pipelines.flows_runtime import RETRIED, runtime, use_runtime
 from pipelines.gate import GateResult, judge_run
-from pipelines.ingest import IngestResult, split_and_seal
 from pipelines.judge import evaluate_run
 from pipelines.ledger import current
 from pipelines.outcome import Clock, Outcome, Released
-from pipelines.process import HeavyProcess
-from pipelines.progress import ProgressBars
 from pipelines.publish import publish_run, refuse_withdrawn, version_of
 from pipelines.runs import Run, RunKey, RunRecord, finished_run, reopen_run, start_run, was_finished
-from pipelines.scan import Staged, scan_and_decode
 from pipelines.train import TrainResult, fit
 from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from prefect.client.schemas.objects import State, TaskRun
-    from prefect.tasks import Task
+    from pipelines.progress import ProgressBars
 
 COUNTED = ("train", "validation", "test", "quarantined", "duplicates")
-
-
-@dataclass(frozen=True, slots=True)
-class Runtime:
-    """What a flow needs from the process that it runs in.
-
-    Attributes:
-        bars: where progress is shown.
-        heavy: the process that TensorFlow lives in.
-    """
-
-    bars: ProgressBars
-    heavy: HeavyProcess
-
-
-_runtime: ContextVar[Runtime] = ContextVar("runtime")
-
-
-@contextlib.contextmanager
-def use_runtime() -> Iterator[Runtime]:
-    """The surrounding runtime, or a new one whose process and bars end with the block."""
-    surrounding = _runtime.get(None)
-    if surrounding is not None:
-        yield surrounding
-        return
-    # A synchronous flow waits a second for its heartbeat's thread whenever it ends; ours are short.
-    quick = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
-    with quick, HeavyProcess(preload=backend.start) as heavy, ProgressBars() as bars:
-        runtime = Runtime(bars, heavy)
-        token = _runtime.set(runtime)
-        try:
-            yield runtime
-        finally:
-            _runtime.reset(token)
-
-
-def _is_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Retry what may pass by itself, such as a file server that hiccups; never what the user has to mend."""
-    return isinstance(state.data, OSError)
-
-
-# A dict, so that each task says what it is and not how it is retried.
-RETRIED: Any = {"retries": 2, "retry_delay_seconds": 1, "retry_condition_fn": _is_transient}
-
-
-# ---- ingest and split ---------------------------------------------------------------------------
-
-
-@task(name="list and decode", **RETRIED)
-def _decode(source: str, folder: Path, recipe: Recipe, verify: bool) -> Staged:  # noqa: FBT001
-    bars = _runtime.get().bars
-    return scan_and_decode(source, folder, recipe.data, task=recipe.task, progress=bars.report, verify=verify)
-
-
-@task(name="split and seal", **RETRIED)
-def _split(staged: Staged) -> IngestResult:
-    return split_and_seal(staged, progress=_runtime.get().bars.report)
-
-
-@flow(name="ingest", flow_run_name="ingest {dataset}")
-def ingest_flow(*, source: str, dataset: str, recipe: Recipe, workspace: Path, verify: bool = False) -> IngestResult:
-    """SOURCE to a snapshot.
-
-    Args:
-        source: a folder, a URL, or the name of a known set.
-        dataset: its name in the workspace.
-        recipe: its task and data count here.
-        workspace: the workspace's folder.
-        verify: read every file, also those whose size and time didn't change.
-    """
-    with use_runtime():
-        staged = _decode(source, Workspace(workspace).datasets / dataset, recipe, verify)
-        return _split(staged)
 
 
 # ---- the stages of a run ------------------------------------------------------------------------
@@ -123,8 +41,8 @@ def ingest_flow(*, source: str, dataset: str, recipe: Recipe, workspace: Path, v
 
 @task(name="fit")
 def _fit(snapshot: Path, recipe: Recipe, folder: Path) -> TrainResult:
-    runtime = _runtime.get()
-    return runtime.heavy.call(fit, snapshot, recipe, folder, progress=lambda news: _show_epoch(runtime.bars, news))
+    here = runtime()
+    return here.heavy.call(fit, snapshot, recipe, folder, progress=lambda news: _show_epoch(here.bars, news))
 
 
 @flow(name="train", flow_run_name="train {folder.name}")
@@ -142,7 +60,7 @@ def train_flow(*, snapshot: Path, recipe: Recipe, folder: Path) -> TrainResult:
 
 @task(name="judge")
 def _judge(snapshot: Path, recipe: Recipe, folder: Path) -> dict[str, float]:
-    return evaluate.metrics(_runtime.get().heavy.call(evaluate_run, snapshot, recipe, folder))
+    return evaluate.metrics(runtime().heavy.call(evaluate_run, snapshot, recipe, folder))
 
 
 @flow(name="evaluate", flow_run_name="evaluate {folder.name}")
@@ -152,16 +70,16 @@ def evaluate_flow(*, snapshot: Path, recipe: Recipe, folder: Path) -> dict[str, 
     Returns:
         the metrics.
     """
-    with use_runtime() as runtime:
-        runtime.bars.report("evaluate", 0, 1)
+    with use_runtime() as here:
+        here.bars.report("evaluate", 0, 1)
         metrics = _judge(snapshot, recipe, folder)
-        runtime.bars.report("evaluate", 1, 1, note=summary(metrics))
+        here.bars.report("evaluate", 1, 1, note=summary(metrics))
         return metrics
 
 
 @task(name="convert and compare")
 def _export(snapshot: Path, recipe: Recipe, folder: Path) -> ExportResult:
-    return _runtime.get().heavy.call(export_run, snapshot, recipe, folder)
+    return runtime().heavy.call(export_run, snapshot, recipe, folder)
 
 
 @flow(name="export", flow_run_name="export {folder.name}")
@@ -171,17 +89,17 @@ def export_flow(*, snapshot: Path, recipe: Recipe, folder: Path) -> ExportResult
     Raises:
         ParityFailed: the two don't answer alike.
     """
-    with use_runtime() as runtime:
-        runtime.bars.report("export", 0, 1)
+    with use_runtime() as here:
+        here.bars.report("export", 0, 1)
         result = _export(snapshot, recipe, folder)
         note = f"as Keras within {result.parity.max_abs_diff:.1e} on {result.parity.rows} images"
-        runtime.bars.report("export", 1, 1, note=note)
+        here.bars.report("export", 1, 1, note=note)
         return result
 
 
 @task(name="gate")
 def _gate(folder: Path, name: str, snapshot: Path, recipe: Recipe, workspace: Path, force: bool) -> GateResult:  # noqa: FBT001
-    bars, place = _runtime.get().bars, Workspace(workspace)
+    bars, place = runtime().bars, Workspace(workspace)
     bars.report("gate", 0, None)
     found = judge_run(
         folder, name=name, snapshot=snapshot, recipe=recipe, workspace=place, force=force, progress=bars.report
@@ -210,7 +128,7 @@ def publish_flow(
         force: let the gate pass what it can't tell.
     """
     models, clock = Workspace(workspace).models, Clock()
-    with use_runtime() as runtime:
+    with use_runtime() as here:
         with clock.stage("publish"):
             version = version_of(models, name=name, run=folder.name)
         while version is None:  # another publisher may come between the two: then there is another champion to beat
@@ -220,7 +138,7 @@ def publish_flow(
                 return Released(None, found.reason, clock.seconds)
             with clock.stage("publish"):
                 version = _publish(folder, models, name, found.versions)
-        runtime.bars.report("publish", 1, 1, note=f"{name} version {version}")
+        here.bars.report("publish", 1, 1, note=f"{name} version {version}")
         return Released(version, None, clock.seconds)
 
 
@@ -229,7 +147,15 @@ def publish_flow(
 
 @flow(name="calotype", flow_run_name="{name}")
 def pipeline_flow(
-    *, source: str, name: str, dataset: str, recipe: Recipe, workspace: Path, force: bool = False
+    *,
+    source: str,
+    name: str,
+    dataset: str,
+    recipe: Recipe,
+    workspace: Path,
+    force: bool = False,
+    runner: Runner = "local",
+    runner_address: str | None = None,
 ) -> Outcome:
     """SOURCE to a published model: ingest, split, train, evaluate, export, gate, publish.
 
@@ -240,12 +166,14 @@ def pipeline_flow(
         recipe: what to make of it.
         workspace: the workspace's folder.
         force: let the gate pass what it can't tell; it also asks once more for a finished run that was refused.
+        runner: where images are decoded: local, dask or ray.
+        runner_address: of the cluster's scheduler.
     """
-    with use_runtime() as runtime:
-        runtime.bars.begin(f"{name}: {recipe.family} on {dataset}")
+    with use_runtime() as here:
+        here.bars.begin(f"{name}: {recipe.family} on {dataset}")
         if not was_finished(Workspace(workspace), model=name, recipe=recipe.digest()):
-            runtime.heavy.start()  # while images are read; where there may be nothing new, it is not worth it
-        ingested = ingest_flow(source=source, dataset=dataset, recipe=recipe, workspace=workspace)
+            here.heavy.start()  # while images are read; where there may be nothing new, it is not worth it
+        ingested = ingest_on(runner, runner_address, source=source, dataset=dataset, recipe=recipe, workspace=workspace)
         snapshot, place = Snapshot.open(ingested.path), Workspace(workspace)
         record, seconds = _learn(snapshot, model=name, recipe=recipe, workspace=place, publish=True, force=force)
         return Outcome(record, ingested, seconds=ingested.seconds | seconds)

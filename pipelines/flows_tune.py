@@ -1,6 +1,6 @@
 """The search as a Prefect flow: ingest, trials on the train and validation parts, then the pipeline with the best.
 
-Beside `flows.py` the only file that imports Prefect. Each trial trains in a process of its own, which ends with it.
+Each trial trains in a process of its own, which ends with it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from prefect.artifacts import create_image_artifact, create_table_artifact
 from pipelines import backend, flows, report, space, train, trials, tune
 from pipelines.dataset import Snapshot
 from pipelines.errors import BadSource
+from pipelines.flows_ingest import ingest_flow
+from pipelines.flows_runtime import use_runtime
 from pipelines.outcome import Clock, Outcome
 from pipelines.process import HeavyProcess
 from pipelines.workspace import Workspace
@@ -86,9 +88,9 @@ def tune_flow(
         force: let the gate pass what it can't tell.
     """
     clock = Clock()
-    with flows.use_runtime() as runtime:
-        runtime.bars.begin(f"{name}: {recipe.family} on {dataset}, {goal.trials} trials")
-        ingested = flows.ingest_flow(source=source, dataset=dataset, recipe=recipe, workspace=workspace)
+    with use_runtime() as here:
+        here.bars.begin(f"{name}: {recipe.family} on {dataset}, {goal.trials} trials")
+        ingested = ingest_flow(source=source, dataset=dataset, recipe=recipe, workspace=workspace)
         snapshot = Snapshot.open(ingested.path)
         _check(snapshot, recipe, goal.space)
         asked = _asked(snapshot, recipe, goal, name=name, workspace=workspace)
@@ -138,8 +140,8 @@ def _asked(snapshot: Snapshot, recipe: Recipe, goal: Goal, *, name: str, workspa
 
 @task(name="search")
 def _search(asked: Search, snapshot: Path, recipe: Recipe) -> Study:
-    with flows.use_runtime() as runtime:
-        screen = trials.Screen(runtime.bars, asked.trials)
+    with use_runtime() as here:
+        screen = trials.Screen(here.bars, asked.trials)
 
         def run(number: int, parameters: Parameters, tell: Report) -> float:
             def progress(news: dict[str, Any]) -> None:

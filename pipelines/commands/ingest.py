@@ -11,6 +11,8 @@ from pipelines.commands import options
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pipelines.flows_ingest import Runner
+
 
 @click.command(short_help="A folder of labelled images to a snapshot.")
 @click.argument("source")
@@ -20,11 +22,22 @@ if TYPE_CHECKING:
     options.SEED,
     *options.DATA,
     click.option("--verify", is_flag=True, help="Read every file, also those whose size and time didn't change."),
+    *options.RUNNER,
     *options.RECIPE,
     options.WORKSPACE,
     options.JSON,
 )
-def command(*, source: str, dataset: str | None, workspace: Path, verify: bool, as_json: bool, **given: Any) -> None:
+def command(
+    *,
+    source: str,
+    dataset: str | None,
+    workspace: Path,
+    verify: bool,
+    runner: Runner,
+    runner_address: str | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Bring the dataset of SOURCE up to date: every file accounted for, decoded once, split for good.
 
     SOURCE is never written to. A second ingest reads only what is new or changed, and moves no image between parts.
@@ -35,9 +48,13 @@ def command(*, source: str, dataset: str | None, workspace: Path, verify: bool, 
     recipe = options.make_recipe(**given)
     session.check_request(recipe=recipe, source=source)
     name = session.dataset_name(dataset, source)
-    with session.flows_ready() as flows:
-        root = options.workspace_of(workspace).root
-        result = flows.ingest_flow(source=source, dataset=name, recipe=recipe, workspace=root, verify=verify)
+    root = options.workspace_of(workspace).root
+    with session.flows_ready():
+        from pipelines.flows_ingest import ingest_on
+
+        result = ingest_on(
+            runner, runner_address, source=source, dataset=name, recipe=recipe, workspace=root, verify=verify
+        )
     for table in tables.ingested(result):
         stderr_console().print(table)
     if as_json:

@@ -52,6 +52,16 @@ TRAINING = (
     click.option("--learning-rate", type=float, metavar="X", help="By default one at which the optimizer learns."),
     click.option("--loss", metavar="NAME", help="By default chosen from the task and the number of classes."),
 )
+RUNNER = (
+    click.option(
+        "--runner",
+        type=click.Choice(["local", "dask", "ray"]),
+        default="local",
+        show_default=True,
+        help="Where images are decoded.",
+    ),
+    click.option("--runner-address", metavar="URL", help="Of the cluster's scheduler; by default one on this machine."),
+)
 TASK = click.option("--task", metavar="classify|reconstruct", help="What the model is for. [classify]")
 RECIPE = (
     click.option("--recipe", "recipe_file", type=click.Path(path_type=Path), help="A recipe file in TOML."),

@@ -11,7 +11,7 @@ from pipelines.commands import options
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipelines.config import Recipe
+    from pipelines.flows_ingest import Runner
     from pipelines.outcome import Outcome
 
 
@@ -24,13 +24,23 @@ if TYPE_CHECKING:
     options.SEED,
     options.DATASET,
     *options.DATA,
+    *options.RUNNER,
     *options.RECIPE,
     options.FORCE,
     options.WORKSPACE,
     options.JSON,
 )
 def command(
-    *, source: str, model: str, dataset: str | None, workspace: Path, force: bool, as_json: bool, **given: Any
+    *,
+    source: str,
+    model: str,
+    dataset: str | None,
+    workspace: Path,
+    force: bool,
+    runner: Runner,
+    runner_address: str | None,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Ingest SOURCE, split it, train, evaluate, export with proof, and publish as MODEL if it is no worse than before.
 
@@ -43,24 +53,6 @@ def command(
     from pipelines.progress import stderr_console
 
     recipe = options.make_recipe(**given)
-    outcome = make(source, model=model, dataset=dataset, recipe=recipe, workspace=workspace, force=force)
-    values = session.run_values(outcome.record, nothing_new=outcome.nothing_new, seconds=outcome.seconds)
-    screen = stderr_console()
-    for table in tables.ingested(outcome.ingested):
-        screen.print(table)
-    screen.print(tables.pairs(f"{model}: {came_of_it(outcome)}", {**values["metrics"], "report": values["report"]}))
-    if as_json:
-        session.print_json(values)
-    if outcome.record.state == "refused" and not outcome.nothing_new:
-        raise Refused(str(outcome.record.reason))
-
-
-def make(
-    source: str, *, model: str, dataset: str | None, recipe: Recipe, workspace: Path, force: bool = False
-) -> Outcome:
-    """Run the whole pipeline on SOURCE; what the command and the demo do alike."""
-    from pipelines.commands import session
-
     session.check_request(recipe=recipe, source=source, model=model)
     name = session.dataset_name(dataset, source)
     with session.flows_ready() as flows:
@@ -71,8 +63,18 @@ def make(
             recipe=recipe,
             workspace=options.workspace_of(workspace).root,
             force=force,
+            runner=runner,
+            runner_address=runner_address,
         )
-        return outcome
+    values = session.run_values(outcome.record, nothing_new=outcome.nothing_new, seconds=outcome.seconds)
+    screen = stderr_console()
+    for table in tables.ingested(outcome.ingested):
+        screen.print(table)
+    screen.print(tables.pairs(f"{model}: {came_of_it(outcome)}", {**values["metrics"], "report": values["report"]}))
+    if as_json:
+        session.print_json(values)
+    if outcome.record.state == "refused" and not outcome.nothing_new:
+        raise Refused(str(outcome.record.reason))
 
 
 def came_of_it(outcome: Outcome) -> str:

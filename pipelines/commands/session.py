@@ -31,10 +31,11 @@ def flows_ready() -> Iterator[ModuleType]:
 
     with prefect_environment() as server:
         from pipelines import flows
+        from pipelines.flows_runtime import use_runtime
 
         # First: the runtime freezes Prefect's settings, and without an address in them Prefect starts a second server.
         wait_ready(server)
-        with flows.use_runtime():
+        with use_runtime():
             yield flows
 
 

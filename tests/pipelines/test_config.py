@@ -48,6 +48,7 @@ def test_a_recipe_survives_being_written_and_read(tmp_path):
 
 def test_naming_the_default_architecture_changes_nothing():
     """A recipe that names the task's default architecture is the recipe that leaves it out."""
+    assert Recipe().family == "resnet_small"
     assert Recipe(architecture="lenet5").family == "lenet5"
     assert Recipe(architecture=Recipe().family).digest() == Recipe().digest()
     assert Recipe(epochs=3).digest() != Recipe(epochs=4).digest()

@@ -35,7 +35,9 @@ def run(calotype, state, digits_folder, tmp_path):
 
     def call(*arguments, source=digits_folder, name="digits"):
         where = ("--workspace", tmp_path / "ws", "--json")
-        return calotype("run", source, "--name", name, "--epochs", EPOCHS, *where, *arguments, XDG_STATE_HOME=state)
+        small = () if "reconstruct" in arguments else ("--architecture", "lenet5")
+        words = ("run", source, "--name", name, "--epochs", EPOCHS, *small, *where, *arguments)
+        return calotype(*words, XDG_STATE_HOME=state)
 
     return call
 
@@ -127,7 +129,7 @@ def test_folders_that_teach_nothing_are_refused(run, tmp_path, what, task, words
 def test_a_killed_run_goes_on_and_is_published_once(state, digits_folder, calotype, tmp_path):
     """Kill -9 in the middle of training, the same command again: one run, one version, no process left behind."""
     words = ["run", str(digits_folder), "--name", "digits", "--epochs", "40", "--set", "patience=0", "--json"]
-    words += ["--workspace", str(tmp_path / "ws"), "--batch-size", "8"]
+    words += ["--workspace", str(tmp_path / "ws"), "--batch-size", "8", "--architecture", "lenet5"]
     environment = {**os.environ, "XDG_STATE_HOME": state}
     command = [sys.executable, "-m", "pipelines.cli", *words]
     doomed = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -1,0 +1,68 @@
+"""What a flow needs from the process that it runs in, and when a task is tried again."""
+
+from __future__ import annotations
+
+import contextlib
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+from pipelines import backend
+from pipelines.process import HeavyProcess
+from pipelines.progress import ProgressBars
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prefect.client.schemas.objects import State, TaskRun
+    from prefect.tasks import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What a flow needs from the process that it runs in.
+
+    Attributes:
+        bars: where progress is shown.
+        heavy: the process that TensorFlow lives in.
+    """
+
+    bars: ProgressBars
+    heavy: HeavyProcess
+
+
+_runtime: ContextVar[Runtime] = ContextVar("runtime")
+
+
+def runtime() -> Runtime:
+    """The runtime that the surrounding flow uses."""
+    return _runtime.get()
+
+
+@contextlib.contextmanager
+def use_runtime() -> Iterator[Runtime]:
+    """The surrounding runtime, or a new one whose process and bars end with the block."""
+    surrounding = _runtime.get(None)
+    if surrounding is not None:
+        yield surrounding
+        return
+    # A synchronous flow waits a second for its heartbeat's thread whenever it ends; ours are short.
+    quick = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+    with quick, HeavyProcess(preload=backend.start) as heavy, ProgressBars() as bars:
+        runtime = Runtime(bars, heavy)
+        token = _runtime.set(runtime)
+        try:
+            yield runtime
+        finally:
+            _runtime.reset(token)
+
+
+def _is_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Retry what may pass by itself, such as a file server that hiccups; never what the user has to mend."""
+    return isinstance(state.data, OSError)
+
+
+# A dict, so that each task says what it is and not how it is retried.
+RETRIED: Any = {"retries": 2, "retry_delay_seconds": 1, "retry_condition_fn": _is_transient}
