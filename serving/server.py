@@ -6,13 +6,14 @@ reverse: not ready at once, no new calls, accepted ones finish, then models, the
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import ipaddress
 import logging
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from serving import loading, logs
 from serving.authorization import Tokens, guarded
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from serving.settings import ServeSettings
 
 log = logs.logger("server")
+
+_COLLECTOR_THRESHOLDS: Final = (20_000, 20, 20)
 
 
 class Server:
@@ -164,6 +167,7 @@ def run(settings: ServeSettings, *, say: Callable[[str], None]) -> int:
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with Server(settings) as server:
+            _spare_the_collector()
             if not stop.is_set():
                 say("calotype serving on " + " ".join(server.addresses))
             stop.wait()
@@ -171,6 +175,16 @@ def run(settings: ServeSettings, *, say: Callable[[str], None]) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     return 130 if asked[0] == signal.SIGINT else 0
+
+
+def _spare_the_collector() -> None:
+    """Have the garbage collector pass over what is loaded by now, and look less often: it took a tenth of a call.
+
+    A call leaves next to nothing for it; what it finds is freed a little later.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECTOR_THRESHOLDS)
 
 
 def _loader(cpus: int) -> Callable[[Version, Tuning], loading.Loaded]:

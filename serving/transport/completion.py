@@ -30,13 +30,15 @@ _FOREVER_SECONDS: Final = 10.0 * 365 * 86_400
 class Port:
     """A listening server of the C core with the queue where its events appear.
 
-    Mutable: the two objects of the core themselves; `poll` belongs to one thread, all else to any.
+    Mutable: the two objects of the core themselves, and `over`, when no event will ever come again; `poll` belongs to
+    one thread, all else to any.
 
     Args:
         options: of the channel, as public grpcio takes them.
     """
 
     def __init__(self, options: Sequence[tuple[str, int]]) -> None:
+        self.over = False
         self._queue = cygrpc.CompletionQueue()
         self._server = cygrpc.Server(tuple(options), False)
         self._server.register_completion_queue(self._queue)
@@ -59,14 +61,13 @@ class Port:
         """Have the next new call brought to `tag`, whose event then has success, or not when the port closed."""
         self._server.request_call(self._queue, self._queue, tag)
 
-    def poll(self) -> Any:
-        """The next event, whenever it comes; None when the queue is shut down and empty."""
-        while True:
-            event = self._queue.poll()
-            if event.tag is not None:
-                return event
-            if event.completion_type == cygrpc.CompletionType.queue_shutdown:
-                return None
+    def poll(self, seconds: float | None) -> Any:
+        """The next event; None: none came in so many seconds (None: for ever), or the queue is empty and `over`."""
+        event = self._queue.poll(None if seconds is None else time.time() + seconds)
+        if event.tag is not None:
+            return event
+        self.over = event.completion_type == cygrpc.CompletionType.queue_shutdown
+        return None
 
     def poll_now(self) -> Any:
         """The event that is already there; None: none is."""

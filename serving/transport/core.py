@@ -20,7 +20,7 @@ from serving.lending import Lender
 from serving.transport import completion, health
 from serving.transport.builtin import table
 from serving.transport.core_stream import StreamCall
-from serving.transport.core_unary import UnaryCall
+from serving.transport.core_unary import UnaryCall, Unheard
 from serving.transport.core_watch import WatchCall
 from serving.transport.face import cannot_listen, channel_options, listen_address
 
@@ -44,8 +44,8 @@ _UNKNOWN: Final = Status(StatusCode.UNIMPLEMENTED, "Method not found!")
 class CoreTransport:
     """gRPC by the completion queue.
 
-    Mutable: `_port` and `_number`, set by `start`; `_streams`, under `_lock`; `_draining`, `_quiet` and `_closed`, set
-    once each.
+    Mutable: `_port` and `_number`, set by `start`; `_streams`, under `_lock`; `_draining` and `_quiet`, set once each;
+    `_unheard`, the polling thread's.
 
     Args:
         methods: what to serve.
@@ -59,12 +59,12 @@ class CoreTransport:
         self._table = table(methods, desk, self._health)
         self._lock = threading.Lock()
         self._streams: set[StreamCall] = set()
-        self._thread = threading.Thread(target=self._run, name="grpc-core", daemon=True)
+        self._unheard = Unheard()
+        self._thread: threading.Thread | None = None
         self._port: completion.Port | None = None
         self._number = 0
         self._draining = False
         self._quiet = threading.Event()
-        self._closed = False
 
     @property
     def port(self) -> int:
@@ -87,6 +87,7 @@ class CoreTransport:
         port.start()
         for _ in range(_CALLS_ASKED_FOR):
             port.ask_for_call(self._called)
+        self._thread = threading.Thread(target=self._run, args=(port,), name="grpc-core", daemon=True)
         self._thread.start()
 
     def set_health(self, name: str, *, serving: bool) -> None:
@@ -109,25 +110,23 @@ class CoreTransport:
             port.cancel_all_calls()
             self._quiet.wait()
         port.close()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
-    def _run(self) -> None:
-        port = self._port
-        assert port is not None  # noqa: S101 `start` made it
+    def _run(self, port: completion.Port) -> None:
         lender = Lender()
         lender.lend()
         patience = _EVENTS_BEFORE_WORK
-        while True:
+        while not port.over:
             # Short model calls that are due wait until whoever else has sent something is in their batch.
-            event = (port.poll_now() if patience else None) if lender.due else port.poll()
+            wait_seconds = self._unheard.look()
+            event = (port.poll_now() if patience else None) if lender.due else port.poll(wait_seconds)
             if event is not None:
                 patience -= 1 if lender.due else 0
                 self._do(event.tag, event)
             elif lender.due:
                 patience = _EVENTS_BEFORE_WORK
                 self._do(Lender.work, lender)
-            else:
-                return
             # An event left over keeps its call alive, and the core waits for that.
             del event
 
@@ -164,7 +163,7 @@ class CoreTransport:
             _call, method.name, deadline=completion.deadline_of(event), metadata=completion.metadata_of(event)
         )
         if method.refuse is None:
-            UnaryCall(event.call, method, desk, make_call()).begin()
+            UnaryCall(self._unheard, event.call, method, desk, make_call()).begin()
             return
         options = self._options
         stream = StreamCall(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
 
 from grpc import StatusCode
 
+from serving import logs
 from serving.calls import Status
 from serving.interceptors import OK, hung_up
 from serving.transport import completion
@@ -16,29 +19,36 @@ if TYPE_CHECKING:
     from serving.calls import Call, Method
     from serving.interceptors import Desk
 
+_log = logs.logger("transport")
+
+# A caller who hangs up before has its rows computed for nothing, as it would if they had left the queue.
+_PATIENCE_SECONDS: Final = 0.02
+
 _NO_MESSAGE = Status(StatusCode.INVALID_ARGUMENT, "The call ended before it had brought its one request message.")
 
 
 class UnaryCall:
     """Reads the request, starts the method, and answers in the thread that finishes it.
 
-    Mutable: `_future`, set in the polling thread before anybody may cancel it.
+    Mutable: `_future`, the work while it is not done.
 
     Args:
+        unheard: where the call waits until somebody listens for its end.
         wire: the call of the C core.
         method: asked for.
         desk: where the call is signed out.
         call: what the service gets to see.
     """
 
-    __slots__ = ("_call", "_desk", "_future", "_method", "_wire")
+    __slots__ = ("_call", "_desk", "_future", "_method", "_unheard", "_wire")
 
-    def __init__(self, wire: Any, method: Method, desk: Desk, call: Call) -> None:
+    def __init__(self, unheard: Unheard, wire: Any, method: Method, desk: Desk, call: Call) -> None:
+        self._unheard = unheard
         self._wire = wire
         self._method = method
         self._desk = desk
         self._call = call
-        self._future: Future[Any]
+        self._future: Future[Any] | None = None
 
     def begin(self) -> None:
         """Ask for the message."""
@@ -56,14 +66,21 @@ class UnaryCall:
             return
         if not future.done():
             self._future = future
-            completion.receive_end(self._wire, self._over)
+            self._unheard.add(self)
         future.add_done_callback(self._done)
 
+    def listen(self) -> None:
+        """Hear from now on, unless it is answered, when the caller hangs up; or that it did already."""
+        if self._future is not None:
+            completion.receive_end(self._wire, self._over)
+
     def _over(self, event: Any) -> None:
-        if completion.was_cancelled(event):
-            self._future.cancel()
+        future = self._future
+        if future is not None and completion.was_cancelled(event):
+            future.cancel()
 
     def _done(self, future: Future[Any]) -> None:
+        self._future = None
         call, desk = self._call, self._desk
         if future.cancelled():  # nobody is there to be answered
             desk.finished(call, hung_up(call))
@@ -79,3 +96,36 @@ class UnaryCall:
     def _end(self, status: Status) -> None:
         self._desk.finished(self._call, status)
         completion.end(self._wire, status, completion.nothing)
+
+
+class Unheard:
+    """Unary calls in work for whose end nobody listens yet: most are answered before it is worth asking the core.
+
+    Mutable, the polling thread's alone: `_calls`, in the order in which they came, with the time to listen.
+
+    Args:
+        patience_seconds: how long a caller who hung up may go unheard.
+    """
+
+    __slots__ = ("_calls", "_patience_seconds")
+
+    def __init__(self, patience_seconds: float = _PATIENCE_SECONDS) -> None:
+        self._patience_seconds = patience_seconds
+        self._calls: deque[tuple[float, UnaryCall]] = deque()
+
+    def add(self, call: UnaryCall) -> None:
+        """Listen for this call's end soon."""
+        self._calls.append((time.monotonic() + self._patience_seconds, call))
+
+    def look(self) -> float | None:
+        """Listen for those that have waited long enough; returns the seconds until the next is due, None: none is."""
+        while self._calls:
+            seconds = self._calls[0][0] - time.monotonic()
+            if seconds > 0.0:
+                return seconds
+            call = self._calls.popleft()[1]
+            try:
+                call.listen()
+            except Exception:
+                _log.exception("transport_event_failed")
+        return None
