@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipelines.journal import Chunk, decode_chunk, give_up
+from pipelines.process import die_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -58,7 +59,8 @@ def run_chunks(chunks: Sequence[Chunk], *, workers: int, work: Work = decode_chu
 
 
 def _together(chunks: Sequence[Chunk], *, workers: int, work: Work) -> Iterator[tuple[Chunk, Path]]:
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=die_with_parent) as pool:
         pending = {pool.submit(work, chunk): chunk for chunk in chunks}
         try:
             while pending:

@@ -119,10 +119,18 @@ def _prepare(messages: Queue[Message]) -> None:
     global _messages  # noqa: PLW0603 - an executor's initializer has no other place
     _messages = messages
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    die_with_parent()
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """End this process, a worker of `multiprocessing`, when its parent ends, a kill -9 of that included.
+
+    For an executor's `initializer`. Without it workers wait for ever: each holds both ends of the queue of calls.
+    """
+    threading.Thread(target=_outlive_nobody, daemon=True).start()
+
+
+def _outlive_nobody() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +33,24 @@ def test_a_file_that_kills_the_decoder(tmp_path):
     assert result.quarantined == [{"path": "a/fatal.png", "reason": "the decoder crashed on it"}]
     assert result.images["files"] == 141
     assert ingest(str(source), home, RECIPE).new == 0
+
+
+@pytest.mark.slow
+def test_workers_die_with_their_parent(tmp_path):
+    """No kill -9 of an ingest leaves its workers behind."""
+    command = [sys.executable, "-m", "tests.pipelines.lingering_work", str(tmp_path)]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    workers = [Path(f"/proc/{int(parent.stdout.readline())}") for _ in range(2)]
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    limit = time.monotonic() + 10
+    while any(worker.exists() for worker in workers) and time.monotonic() < limit:
+        time.sleep(0.02)
+    left = [worker for worker in workers if worker.exists()]
+    for worker in left:
+        os.kill(int(worker.name), signal.SIGKILL)
+    assert not left
 
 
 def test_another_runner(tmp_path):
