@@ -242,6 +242,8 @@ class RowQueue:
 
     def _refuse(self, rows: int, size_bytes: int, retry_after_ms: int) -> None:
         limits = self.limits
+        if self.rows + rows <= limits.max_queue_rows and self.bytes + size_bytes <= limits.max_queue_bytes:
+            return
         for count, waiting, limit, name in (
             (rows, self.rows, limits.max_queue_rows, "max_queue_rows"),
             (size_bytes, self.bytes, limits.max_queue_bytes, "max_queue_bytes"),
@@ -277,6 +279,10 @@ class RowQueue:
 
 
 def _rows(feeds: Arrays) -> int:
+    if len(feeds) == 1:
+        (array,) = feeds.values()
+        if array.ndim and (rows := array.shape[0]):
+            return rows
     counts = {name: (array.shape[0] if array.ndim else None) for name, array in feeds.items()}
     different = set(counts.values())
     if len(different) != 1 or different & {None, 0}:
@@ -297,4 +303,7 @@ def _bucket(request: Request, *, joins: bool) -> tuple[object, ...]:
     if not joins:
         return ()
     feeds = request.feeds
+    if len(feeds) == 1:
+        ((name, array),) = feeds.items()
+        return (request.outputs, (name, array.dtype, array.shape[1:]))
     return (request.outputs, *((name, feeds[name].dtype, feeds[name].shape[1:]) for name in sorted(feeds)))

@@ -126,6 +126,6 @@ class Unheard:
             call = self._calls.popleft()[1]
             try:
                 call.listen()
-            except Exception:
+            except Exception:  # noqa: BLE001 the others must be heard
                 _log.exception("transport_event_failed")
         return None
