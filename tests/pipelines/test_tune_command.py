@@ -9,7 +9,7 @@ import pytest
 
 from serving import bundle
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_a_search_ends_in_a_published_model_and_goes_on_where_it_stopped(calotype, digits_folder, tmp_path):
@@ -25,8 +25,9 @@ def test_a_search_ends_in_a_published_model_and_goes_on_where_it_stopped(calotyp
     state = str(tmp_path / "state")
 
     def tune(trials):
-        words = ["--trials", trials, "--epochs", "2", "--space", space, "--workspace", tmp_path / "ws", "--json"]
-        return calotype("tune", digits_folder, "--name", "digits", *words, XDG_STATE_HOME=state)
+        words = ["--trials", trials, "--space", space, "--architecture", "lenet5", "--epochs", "2", "--json"]
+        where = ["--name", "digits", "--workspace", tmp_path / "ws"]
+        return calotype("tune", digits_folder, *where, *words, XDG_STATE_HOME=state)
 
     done = tune(2)
     assert done.status == 0, done.err
