@@ -20,7 +20,7 @@ from pipelines.journal import channels_of
 from pipelines.ledger import Dataset, Ledger
 from pipelines.manifest import PARTS, PartName
 from pipelines.parting import look, part
-from pipelines.scan import STAGED, Progress, Staged, dataset_held, scan_and_decode, silent
+from pipelines.scan import STAGED, TOKEN, Progress, Staged, dataset_held, scan_and_decode, silent
 from serving.images import ImageSpec
 
 if TYPE_CHECKING:
@@ -128,15 +128,15 @@ def split_and_seal(staged: Staged, *, progress: Progress = silent) -> IngestResu
         dataset = Dataset.read(folder)
         if not staged.nothing_new:
             dataset = _seal(staged, dataset, progress=progress)
-        if dataset is None:
-            raise PipelineError(f"The dataset {folder.name!r} is gone. Ingest again.")
+        elif dataset is None or dataset.snapshot != staged.token:
+            raise _came_between(folder)
         ledger.sweep(folder, dataset)
     return _result(staged, dataset, seconds={"ingest": staged.seconds, "split": time.perf_counter() - started})
 
 
 def _seal(staged: Staged, dataset: Dataset | None, *, progress: Progress) -> Dataset:
     folder = staged.dataset_dir
-    staged_rows = _read_staged(folder)
+    staged_rows = _read_staged(staged)
     rows = manifest.columns(staged_rows, JUDGED)
     verdict = checks.judge(rows, conflicts=staged.recipe.conflicts)
     book = Ledger.read(folder / dataset.ledger) if dataset else Ledger.empty()
@@ -189,13 +189,20 @@ def _seal(staged: Staged, dataset: Dataset | None, *, progress: Progress) -> Dat
     return state
 
 
-def _read_staged(folder: Path) -> pa.Table:
+def _read_staged(staged: Staged) -> pa.Table:
     try:
-        return manifest.read(folder / ledger.JOURNAL / STAGED)
+        rows = manifest.read(staged.dataset_dir / ledger.JOURNAL / STAGED)
     except FileNotFoundError as error:
-        raise PipelineError(
-            f"Another ingest of the dataset {folder.name!r} came between the stages of this one. Run it again."
-        ) from error
+        raise _came_between(staged.dataset_dir) from error
+    if (rows.schema.metadata or {}).get(TOKEN) != staged.token.encode():
+        raise _came_between(staged.dataset_dir)
+    return rows
+
+
+def _came_between(folder: Path) -> PipelineError:
+    return PipelineError(
+        f"Another ingest of the dataset {folder.name!r} came between the stages of this one. Run it again."
+    )
 
 
 def _looks(rows: Columns, verdict: checks.Verdict, *, staged: Staged, shelves: list[Path]) -> dict[str, int] | None:

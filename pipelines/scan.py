@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,7 @@ Progress = Callable[[str, int, int], None]
 Columns = dict[str, list[Any]]
 
 STAGED = "staged.parquet"
+TOKEN = b"token"
 KNOWN_SETS = "sources"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 STAGED_SCHEMA = pa.schema(
@@ -64,6 +66,8 @@ class Staged:
         removed: files of the last ingest that are gone.
         seconds: that this stage took.
         nothing_new: the source is as the current snapshot has it; there is nothing to seal.
+        token: also in the table on disk: shows that the table is this stage's, and not another ingest's. With
+            nothing new: the id of the current snapshot.
     """
 
     dataset_dir: Path
@@ -77,6 +81,7 @@ class Staged:
     removed: int
     seconds: float
     nothing_new: bool
+    token: str
 
 
 def silent(_stage: str, _done: int, _total: int) -> None:
@@ -223,9 +228,10 @@ def _stage(
         removed=before.removed(listing),
         seconds=0.0,
         nothing_new=False,
+        token=uuid.uuid4().hex,
     )
     if before.same(listing, recipe=recipe, task=task) and not verify:
-        return replace(staged, nothing_new=True)
+        return replace(staged, nothing_new=True, token=before.snapshot_id)
     known = before.known(canvas) if not verify else {}
     candidates = listing.candidates
     todo = [found for found in candidates if not known or not decode.still_true(known.get(found.path), found)]
@@ -238,7 +244,8 @@ def _stage(
         outcomes.setdefault(path, outcome)
     if not any(decode.field_of(outcomes[found.path], "content_hash") for found in candidates):
         raise EmptyFolder(_nothing_readable(where.root, candidates, outcomes))
-    manifest.write(_staged_table(listing, outcomes), journal / STAGED)
+    table = _staged_table(listing, outcomes).replace_schema_metadata({TOKEN: staged.token})
+    manifest.write(table, journal / STAGED)
     new = len(listing.found)
     if before.files:
         new = sum(1 for found in listing.found if not before.has(found, outcomes.get(found.path)))
@@ -323,6 +330,11 @@ class _Before:
         size, mtime_ns, file_hash = self.files.get(found.path, (None, None, None))
         same_bytes = outcome is None or decode.field_of(outcome, "file_hash") == file_hash
         return size == found.size and mtime_ns == found.mtime_ns and same_bytes
+
+    @property
+    def snapshot_id(self) -> str:
+        """Of the current snapshot; empty: there is none."""
+        return self.dataset.snapshot if self.dataset else ""
 
     def removed(self, listing: Listing) -> int:
         """How many of its files are gone."""

@@ -464,6 +464,24 @@ def test_a_stage_without_its_table(source, home):
         split_and_seal(staged)
 
 
+def test_a_stage_with_the_table_of_another(source, home):
+    """Between the stages lies the table of one ingest: another's, with other options, is never sealed for it."""
+    large = scan_and_decode(str(source), home, RECIPE)
+    small = scan_and_decode(str(source), home, DataRecipe(height=4, width=4))
+    with pytest.raises(PipelineError, match="came between"):
+        split_and_seal(large)
+    assert Snapshot.open(split_and_seal(small).path).image.shape == (4, 4, 1)
+
+
+def test_a_stage_with_nothing_new_and_another_snapshot(source, home):
+    """Also when there was nothing to do, a snapshot that another ingest made is not told as this one's."""
+    ingest(str(source), home, RECIPE)
+    unchanged = scan_and_decode(str(source), home, RECIPE)
+    ingest(str(source), home, DataRecipe(height=4, width=4))
+    with pytest.raises(PipelineError, match="came between"):
+        split_and_seal(unchanged)
+
+
 def test_processes_give_the_same(tmp_path, home):
     """With worker processes the snapshot is the same as without."""
     source = labelled(tmp_path / "photos", {"a": 150, "b": 150})
