@@ -281,8 +281,8 @@ class RowQueue:
 def _rows(feeds: Arrays) -> int:
     if len(feeds) == 1:
         (array,) = feeds.values()
-        if array.ndim and (rows := array.shape[0]):
-            return rows
+        if array.ndim and array.shape[0]:
+            return int(array.shape[0])
     counts = {name: (array.shape[0] if array.ndim else None) for name, array in feeds.items()}
     different = set(counts.values())
     if len(different) != 1 or different & {None, 0}:
