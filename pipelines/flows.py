@@ -23,12 +23,13 @@ from pipelines.flows_ingest import Runner, ingest_on
 from pipelines.flows_runtime import RETRIED, runtime, use_runtime
 from pipelines.gate import GateResult, judge_run
 from pipelines.judge import evaluate_run
-from pipelines.ledger import current
+from pipelines.ledger import current, data_recipe
+from pipelines.models import catalogue
 from pipelines.outcome import Clock, Outcome, Released
 from pipelines.publish import publish_run, refuse_withdrawn, version_of
 from pipelines.runs import Run, RunKey, RunRecord, finished_run, reopen_run, start_run, was_finished
-from pipelines.train import TrainResult, fit
-from pipelines.workspace import Workspace
+from pipelines.train import TrainResult, fit, settle
+from pipelines.workspace import Workspace, check_name
 
 if TYPE_CHECKING:
     from pipelines.progress import ProgressBars
@@ -169,12 +170,21 @@ def pipeline_flow(
         runner: where images are decoded: local, dask or ray.
         runner_address: of the cluster's scheduler.
     """
+    place = _checked(workspace, name, recipe)
     with use_runtime() as here:
         here.bars.begin(f"{name}: {recipe.family} on {dataset}")
-        if not was_finished(Workspace(workspace), model=name, recipe=recipe.digest()):
+        if not was_finished(place, model=name, recipe=recipe.digest()):
             here.heavy.start()  # while images are read; where there may be nothing new, it is not worth it
-        ingested = ingest_on(runner, runner_address, source=source, dataset=dataset, recipe=recipe, workspace=workspace)
-        snapshot, place = Snapshot.open(ingested.path), Workspace(workspace)
+        ingested = ingest_on(
+            runner,
+            runner_address,
+            source=source,
+            dataset=dataset,
+            recipe=recipe,
+            workspace=place.root,
+            training=True,
+        )
+        snapshot = Snapshot.open(ingested.path)
         record, seconds = _learn(snapshot, model=name, recipe=recipe, workspace=place, publish=True, force=force)
         return Outcome(record, ingested, seconds=ingested.seconds | seconds)
 
@@ -189,10 +199,19 @@ def learn_flow(*, dataset: str, name: str, recipe: Recipe, workspace: Path) -> R
         recipe: what to make of it.
         workspace: the workspace's folder.
     """
-    place = Workspace(workspace)
+    place = _checked(workspace, name, recipe)
+    folder = place.datasets / check_name(dataset, what="dataset name")
     with use_runtime():
-        snapshot = Snapshot.open(current(place.datasets / dataset))
+        snapshot = Snapshot.open(current(folder))
+        recipe = recipe.model_copy(update={"data": data_recipe(folder)})
         return _learn(snapshot, model=name, recipe=recipe, workspace=place, publish=False)[0]
+
+
+def _checked(workspace: Path, name: str, recipe: Recipe) -> Workspace:
+    """The workspace, absolute; a flow may be called by anybody, so names and recipe are looked at here."""
+    check_name(name, what="model name")
+    catalogue.settle(recipe)
+    return Workspace(workspace.absolute())
 
 
 def _learn(
@@ -208,6 +227,7 @@ def _learn(
         with reopen_run(workspace, known.run) as held:
             seconds = _release(held, workspace, force=True)
             return held.record, seconds
+    settle(recipe, snapshot)  # what doesn't fit the data is refused before there is a run
     asked = RunRecord(
         run="",
         state="started",

@@ -13,8 +13,9 @@ from pipelines.errors import UsageError
 from pipelines.flows_runtime import RETRIED, runtime, use_runtime
 from pipelines.ingest import IngestResult, split_and_seal
 from pipelines.journal import Chunk, decode_chunk
-from pipelines.scan import Staged, scan_and_decode
-from pipelines.workspace import Workspace
+from pipelines.models import catalogue
+from pipelines.scan import Staged, dataset_held, scan_and_decode
+from pipelines.workspace import Workspace, check_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,7 +48,9 @@ def _split(staged: Staged) -> IngestResult:
 
 
 @flow(name="ingest", flow_run_name="ingest {dataset}")
-def ingest_flow(*, source: str, dataset: str, recipe: Recipe, workspace: Path, verify: bool = False) -> IngestResult:
+def ingest_flow(
+    *, source: str, dataset: str, recipe: Recipe, workspace: Path, verify: bool = False, training: bool = False
+) -> IngestResult:
     """SOURCE to a snapshot, on this machine.
 
     Args:
@@ -56,29 +59,37 @@ def ingest_flow(*, source: str, dataset: str, recipe: Recipe, workspace: Path, v
         recipe: its task and data count here.
         workspace: the workspace's folder.
         verify: read every file, also those whose size and time didn't change.
+        training: a model is to be trained on it: images that don't fit the recipe's architecture are refused.
     """
+    folder = _dataset_folder(workspace, dataset)
     with use_runtime():
-        return _split(_decode(source, Workspace(workspace).datasets / dataset, recipe, verify))
+        staged = _decode(source, folder, recipe, verify)
+        if training:
+            _check_fits(staged, recipe)
+        return _split(staged)
 
 
 @flow(name="ingest on a cluster", flow_run_name="ingest {dataset}")
 def cluster_ingest_flow(
-    *, source: str, dataset: str, recipe: Recipe, workspace: Path, verify: bool = False
+    *, source: str, dataset: str, recipe: Recipe, workspace: Path, verify: bool = False, training: bool = False
 ) -> IngestResult:
     """SOURCE to a snapshot, decoded by the workers of the flow's task runner; arguments as in `ingest_flow`.
 
     The workers see the source and the workspace under the same paths as this process.
     """
+    folder = _dataset_folder(workspace, dataset)
     with use_runtime() as here:
         staged = scan_and_decode(
             source,
-            Workspace(workspace).datasets / dataset,
+            folder,
             recipe.data,
             task=recipe.task,
             progress=here.bars.report,
             verify=verify,
             run=_scatter,
         )
+        if training:
+            _check_fits(staged, recipe)
         return _split(staged)
 
 
@@ -100,6 +111,18 @@ def ingest_on(runner: Runner, address: str | None, **arguments: Any) -> IngestRe
         return result
     clustered = cluster_ingest_flow.with_options(task_runner=_task_runner(runner, address))
     return clustered(**arguments)  # type: ignore[no-any-return]  # arguments are checked by Prefect
+
+
+def _dataset_folder(workspace: Path, dataset: str) -> Path:
+    """Where a dataset lies; a flow may be called by anybody, so its name is looked at here."""
+    return Workspace(workspace.absolute()).datasets / check_name(dataset, what="dataset name")
+
+
+def _check_fits(staged: Staged, recipe: Recipe) -> None:
+    """Refuse images that the architecture can't take before they are made a snapshot, whose size stays."""
+    with dataset_held(staged.dataset_dir):
+        family = catalogue.find(recipe.family, task=recipe.task)
+        catalogue.check_size(family, height=staged.canvas.height, width=staged.canvas.width)
 
 
 def _task_runner(runner: Runner, address: str | None) -> TaskRunner[Any]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pyarrow as pa
 
 from pipelines import manifest
+from pipelines.config import DataRecipe
 from pipelines.errors import BadSource, PipelineError
 
 if TYPE_CHECKING:
@@ -116,6 +117,17 @@ def current(folder: Path) -> Path:
     if dataset is None:
         raise BadSource(f"There is no dataset in {folder}. Make one with: calotype ingest SOURCE")
     return dataset.snapshot_path(folder)
+
+
+def data_recipe(folder: Path) -> DataRecipe:
+    """How a dataset's current snapshot was made.
+
+    Raises:
+        BadSource: `folder` holds no dataset.
+    """
+    current(folder)
+    dataset = Dataset.read(folder)
+    return DataRecipe.model_validate(dataset.recipe if dataset else {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 START_LIMIT_SECONDS = 180.0
 STOP_LIMIT_SECONDS = 10.0
+PROBE_SECONDS = 10.0
 QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -115,8 +116,11 @@ def prefect_environment() -> Iterator[PrivateServer | None]:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if os.environ.get("PREFECT_API_URL"):
+        _check_answers(os.environ["PREFECT_API_URL"])
         yield None
         return
+    # The server is gone before Prefect's last lines could reach it.
+    os.environ.setdefault("PREFECT_LOGGING_TO_API_ENABLED", "false")
     with _free_home(state_folder()) as home:
         server = PrivateServer(home)
         os.environ["PREFECT_HOME"] = str(home)
@@ -125,6 +129,24 @@ def prefect_environment() -> Iterator[PrivateServer | None]:
             yield server
         finally:
             server.stop()
+
+
+def _check_answers(url: str) -> None:
+    """See that somebody is at the address that the user named; what they say is Prefect's business.
+
+    Raises:
+        PipelineError: nobody answers.
+    """
+    try:
+        health = f"{url.rstrip('/')}/health"
+        urllib.request.urlopen(health, timeout=PROBE_SECONDS).close()  # noqa: S310 - the user's own address
+    except urllib.error.HTTPError:
+        return  # somebody answered, for example to ask for credentials
+    except (OSError, ValueError) as error:
+        raise PipelineError(
+            f"No Prefect server answers at PREFECT_API_URL={url} ({getattr(error, 'reason', error)}). "
+            "Start it, correct the address, or unset the variable: then this run brings a server of its own."
+        ) from error
 
 
 def wait_ready(server: PrivateServer | None) -> None:

@@ -108,6 +108,10 @@ class Run:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the folder."""
         self._lock.close()
 
     def update(self, **changes: Any) -> None:
@@ -125,9 +129,12 @@ def start_run(workspace: Workspace, record: RunRecord) -> Run:
     """
     for known in _records(workspace):
         if known.key == record.key and known.state not in ENDED:
-            taken = _take(workspace.runs / known.run)
-            if taken is not None:
-                return Run(workspace.runs / known.run, known, taken)
+            run = _hold(workspace, known.run)
+            if run is not None and run.record.state not in ENDED:
+                run.update(state="started", reason=None)
+                return run
+            if run is not None:  # it ended while its lock was waited for
+                run.close()
     return _new_run(workspace, record)
 
 
@@ -166,11 +173,11 @@ def reopen_run(workspace: Workspace, run: str) -> Iterator[Run]:
     Raises:
         UsageError: there is no such run, or another process works in it.
     """
-    record = find_run(workspace, run)
-    lock = _take(workspace.runs / run)
-    if lock is None:
+    find_run(workspace, run)
+    held = _hold(workspace, run)
+    if held is None:
         raise UsageError(f"Another process works in the run {run}; wait for it to end.")
-    with Run(workspace.runs / run, record, lock) as held:
+    with held:
         yield held
 
 
@@ -190,6 +197,13 @@ def _new_run(workspace: Workspace, record: RunRecord) -> Run:
             write_atomically(folder / RECIPE, json.dumps(record.recipe, indent=2).encode())
             return run
     raise AssertionError("a thousand runs of one model began within one second")
+
+
+def _hold(workspace: Workspace, run: str) -> Run | None:
+    """A run with its record as it is now that nobody else can change it, or None when another process holds it."""
+    folder = workspace.runs / run
+    lock = _take(folder)
+    return None if lock is None else Run(folder, find_run(workspace, run), lock)
 
 
 def _take(folder: Path) -> TextIOWrapper | None:

@@ -140,7 +140,11 @@ def _server(models: Path) -> Iterator[str]:
         yield found[1]
     finally:
         process.terminate()
-        process.wait(timeout=STOP_SECONDS)
+        try:
+            process.wait(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _predict(images: Sequence[Path], *, model: str, where: tuple[str, str]) -> Predicted:

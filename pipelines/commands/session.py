@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipelines.ingest import IngestResult
     from pipelines.runs import RunRecord
 
+STAGES = ("ingest", "split", "train", "fit", "evaluate", "export", "gate", "publish")
 NOTHING_NEW = "nothing new: a finished run has the same images and recipe"
 
 
@@ -84,7 +85,7 @@ def run_values(record: RunRecord, *, nothing_new: bool, seconds: dict[str, float
         "reason": NOTHING_NEW if nothing_new else record.reason,
         "metrics": record.metrics,
         "images": record.images,
-        "seconds": seconds,
+        "seconds": dict.fromkeys(STAGES, 0.0) | seconds,
         "report": record.report,
     }
 

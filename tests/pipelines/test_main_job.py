@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +34,11 @@ def state(tmp_path_factory):
 def run(calotype, state, digits_folder, tmp_path):
     """`calotype run` on the small digits, into `ws`."""
 
-    def call(*arguments, source=digits_folder, name="digits"):
+    def call(*arguments, source=digits_folder, name="digits", **more):
         where = ("--workspace", tmp_path / "ws", "--json")
         small = () if "reconstruct" in arguments else ("--architecture", "lenet5")
         words = ("run", source, "--name", name, "--epochs", EPOCHS, *small, *where, *arguments)
-        return calotype(*words, XDG_STATE_HOME=state)
+        return calotype(*words, XDG_STATE_HOME=state, **more)
 
     return call
 
@@ -82,9 +83,17 @@ def test_a_folder_becomes_a_model_once(run, calotype, digits_folder, tmp_path):
     assert not nothing["published"]
     assert "nothing new" in nothing["reason"]
     assert nothing["run"] == result["run"]
-    assert "train" not in nothing["seconds"]
+    assert nothing["seconds"]["train"] == 0
     assert bundle.versions(tmp_path / "ws" / "models", "digits") == [1]
     assert _fingerprint(digits_folder) == before, "the source was written to"
+
+
+def test_a_prefect_server_that_is_not_there_is_told(run):
+    """An address in PREFECT_API_URL where nobody answers: exit 1, one sentence that names the variable."""
+    done = run(PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert done.status == 1
+    assert "PREFECT_API_URL" in done.err
+    assert "Traceback" not in done.err
 
 
 def test_an_autoencoder_goes_the_same_way(run, tmp_path):
@@ -107,6 +116,7 @@ def test_an_autoencoder_goes_the_same_way(run, tmp_path):
         ("nothing", "classify", "no image"),
         ("one label", "classify", "two labels"),
         ("rubbish", "classify", "read"),
+        ("tiny", "reconstruct", "2x2"),
     ],
 )
 def test_folders_that_teach_nothing_are_refused(run, tmp_path, what, task, words):
@@ -115,6 +125,9 @@ def test_folders_that_teach_nothing_are_refused(run, tmp_path, what, task, words
     source.mkdir()
     if what == "one label":
         _one_label(source)
+    elif what == "tiny":
+        (source / "a").mkdir()
+        Image.fromarray(np.zeros((1, 1), np.uint8)).save(source / "a" / "x.png")
     elif what == "rubbish":
         (source / "a").mkdir()
         (source / "a" / "x.png").write_bytes(b"junk")
@@ -130,7 +143,8 @@ def test_a_killed_run_goes_on_and_is_published_once(state, digits_folder, caloty
     """Kill -9 in the middle of training, the same command again: one run, one version, no process left behind."""
     words = ["run", str(digits_folder), "--name", "digits", "--epochs", "40", "--set", "patience=0", "--json"]
     words += ["--workspace", str(tmp_path / "ws"), "--batch-size", "8", "--architecture", "lenet5"]
-    environment = {**os.environ, "XDG_STATE_HOME": state}
+    mark = f"CALOTYPE_TEST_MARK={uuid.uuid4()}"
+    environment = {**os.environ, "XDG_STATE_HOME": state, **dict([mark.split("=")])}
     command = [sys.executable, "-m", "pipelines.cli", *words]
     doomed = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     limit = time.monotonic() + 120
@@ -139,10 +153,25 @@ def test_a_killed_run_goes_on_and_is_published_once(state, digits_folder, caloty
         time.sleep(0.05)
     doomed.send_signal(signal.SIGKILL)
     doomed.wait()
+    while _marked(mark) and time.monotonic() < limit:
+        time.sleep(0.05)
+    assert _marked(mark) == [], "processes outlived the run that started them"
     done = calotype(*words, XDG_STATE_HOME=state)
     assert done.status == 0, done.err
     assert bundle.versions(tmp_path / "ws" / "models", "digits") == [1]
     assert len(list((tmp_path / "ws" / "runs").iterdir())) == 1
+
+
+def _marked(mark):
+    """Commands of the processes that carry a mark in their environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append((process / "cmdline").read_bytes())
+        except OSError:
+            continue  # it ended meanwhile, or is somebody else's
+    return found
 
 
 def _one_label(folder):
