@@ -50,7 +50,7 @@ class Keeper:
     """
 
     # Mutable: `_watchers` (under `_lock`), `_orders`, the thread's inbox; the thread's alone: `_tunings` (name -> what
-    # its configuration said at the last look).
+    # its configuration said at the last look), `_seen` (what the files of each version were at the last look).
 
     def __init__(
         self,
@@ -71,6 +71,7 @@ class Keeper:
         self._lock = threading.Lock()
         self._watchers: list[Callable[[str, bool], None]] = []
         self._tunings: dict[str, tuple[str | None, Tuning | str]] = {}
+        self._seen: dict[tuple[str, int], Stamp] = {}
         self._orders: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self.looked = threading.Event()
         self.stopped = threading.Event()
@@ -132,6 +133,7 @@ class Keeper:
                 self._settle(scan, name)
             except Exception:
                 log.exception("model_failed", extra={"fields": {"model": name}})
+        self._seen = {key: version.files for key, version in scan.usable.items()}
 
     def load(self, name: str) -> None:
         """Load a model, its failed versions too."""
@@ -141,6 +143,7 @@ class Keeper:
             raise self._shelf.absent(name)
         self._shelf.want(name, loaded=True)
         self._shelf.forgive(name)
+        self._seen |= {key: version.files for key, version in scan.usable.items() if key[0] == name}  # they say so
         self._settle(scan, name)
         if not self._shelf.loaded(name):
             raise self._shelf.absent(name)
@@ -196,12 +199,17 @@ class Keeper:
         self._keep_only(name, kept)
 
     def _decide(self, model: Model | None, name: str, tuning: Tuning | str) -> Decision:
-        loaded = {number: served.stamp for number, served in self._shelf.loaded(name).items()}
+        available = self._shelf.loaded(name)
+        loaded = {number: served.stamp for number, served in available.items()}
         failed, unloaded = self._shelf.failed(name), self._shelf.unwanted(name)
         if isinstance(tuning, str) and model is not None and not unloaded:
             return plan.hold(model, tuning, loaded=loaded, failed=failed)
         policy = self._tuning.policy if isinstance(tuning, str) else tuning.policy
-        return plan.decide(model, policy=policy, loaded=loaded, failed=failed, unloaded=unloaded)
+        settling: frozenset[int] = frozenset()
+        if model is not None:
+            has_bundle = any(served.bundle is not None for served in available.values())
+            settling = plan.settling(model, self._seen, has_bundle=has_bundle)
+        return plan.decide(model, policy=policy, loaded=loaded, failed=failed, unloaded=unloaded, settling=settling)
 
     def _tuning_of(self, model: Model) -> Tuning | str:
         """How a model is served, or a sentence that says why it can't be."""

@@ -63,6 +63,11 @@ def load(version: Version, *, threads: int | None, max_batch_rows: int) -> Loade
         bundle = bundles.read(version.path)
     session = Session(version.path / bundles.MODEL, threads=threads)
     where = str(version.path / bundles.MODEL)
+    if bundle is None and bundles.METADATA_KEY in session.metadata:
+        raise BadBundle(
+            f"{version.path} is not whole yet: {bundles.MODEL} is a bundle's, by its metadata, and {bundles.JSON} and "
+            f"{bundles.CHECKSUMS} are missing. It is tried again as soon as its files change."
+        )
     if bundle is not None:
         _agree(bundle, session, where)
     joins = _rows_are_free(session)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from serving.model_config import VersionPolicy
     from serving.repository import Model, Version
@@ -53,6 +53,26 @@ def stamp(model: Model, version: Version) -> Stamp:
     return (version.files, model.config, model.reason)
 
 
+def settling(model: Model, seen: Mapping[tuple[str, int], Stamp], *, has_bundle: bool) -> frozenset[int]:
+    """The plain versions that are not to replace a bundle of the same model yet, as they may be half a copy of one.
+
+    Where bundles live, a lone model.onnx is most likely the first file of the next one; it is taken at its word only
+    when it was the same at two looks.
+
+    Args:
+        model: as found on disk.
+        seen: name and number -> the files of a version at the look before.
+        has_bundle: whether a bundle of this model is loaded.
+    """
+    if not has_bundle and all(version.kind != "bundle" for version in model.versions):
+        return frozenset()
+    return frozenset(
+        version.number
+        for version in model.versions
+        if version.kind == "plain" and seen.get((model.name, version.number)) != version.files
+    )
+
+
 def decide(
     model: Model | None,
     *,
@@ -60,6 +80,7 @@ def decide(
     loaded: Mapping[int, Stamp],
     failed: Mapping[int, Stamp],
     unloaded: bool,
+    settling: Collection[int] = (),
 ) -> Decision:
     """Decide about one model: the newest versions that load and that the policy wants are served, and no others.
 
@@ -73,6 +94,7 @@ def decide(
         loaded: number -> stamp of those that take calls.
         failed: number -> stamp of those that failed to load.
         unloaded: whether somebody wants this model unloaded.
+        settling: versions that are not loaded yet, see `settling`.
     """
     if unloaded or model is None:
         return Decision()
@@ -84,7 +106,7 @@ def decide(
             broken.append((version, version.reason))
         if policy.only is not None and number not in policy.only:
             continue
-        load = version.usable and new and loaded.get(number) != now
+        load = version.usable and new and loaded.get(number) != now and number not in settling
         if load or number in loaded:
             steps.append(Step(version, load=load, held=number in loaded))
     return Decision(tuple(steps), policy.most, tuple(reversed(broken)))

@@ -80,3 +80,12 @@ def test_rows_are_joined_only_where_the_model_computes_row_by_row(tmp_path, dime
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     fake_models.write_plain(tmp_path, model=model.SerializeToString())
     assert not load(find(tmp_path, "plain"), threads=1, max_batch_rows=16).joins
+
+
+def test_the_model_of_a_half_copied_bundle_is_no_plain_model(tmp_path):
+    """A copy that brings model.onnx first must not replace the version before it."""
+    fake_models.publish_classifier(tmp_path)
+    for name in ("bundle.json", "checksums"):
+        (tmp_path / "digits" / "1" / name).unlink()
+    with pytest.raises(BadBundle, match="not whole yet"):
+        load(find(tmp_path), threads=1, max_batch_rows=16)

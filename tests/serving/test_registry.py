@@ -65,6 +65,11 @@ class Rig:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "model.onnx").write_text(text)
 
+    def put_bundle(self, name, number, text):
+        self.put(name, number, text)
+        for file in ("bundle.json", "checksums"):
+            (self.models / name / str(number) / file).touch()
+
     def withdraw(self, name, number):
         (self.models / name / str(number)).rename(self.models / name / f".withdrawn-{number}")
 
@@ -212,6 +217,27 @@ def test_a_bundle_without_checksums_is_reported_and_never_loaded(rig):
     assert rig.tried == []
     [status] = rig.registry.models()
     assert "checksums" in status.reason
+
+
+def test_a_plain_version_replaces_a_bundle_only_when_two_looks_found_it_the_same(rig):
+    """Beside bundles, a lone model.onnx is most likely the first file of a copy under way."""
+    rig.put_bundle("m", 1, "10")
+    rig.put("m", 2, "half")
+    rig.start()
+    assert rig.ask() == (1, 20.0)
+    rig.put("m", 2, "20")
+    rig.registry.poll()
+    assert (rig.ask(), rig.tried) == ((1, 20.0), [("m", 1)])
+    rig.registry.poll()
+    assert rig.ask() == (2, 40.0)
+
+
+def test_whoever_asks_for_a_plain_version_says_that_its_copy_is_done(rig):
+    rig.put_bundle("m", 1, "10")
+    rig.start()
+    rig.put("m", 2, "20")
+    rig.registry.load("m")
+    assert rig.ask() == (2, 40.0)
 
 
 def test_a_withdrawn_version_serves_until_the_one_before_is_loaded(rig):
