@@ -274,11 +274,21 @@ class Batcher:
             self._wake.get(timeout=None if look_again is None else max(0.0, look_again - self._clock()))
         except Empty:
             with self._lock:
-                # A token that came in between was meant for this thread, which is no longer counted then.
-                if self._wake.empty():
-                    self._idle -= 1
-                else:
-                    self._wake.get_nowait()
+                self._leave()
+
+    def _leave(self) -> None:
+        """Under the lock: an executor stops waiting although it got no token.
+
+        As many wait as there are tokens, idle ones and lent ones together, and who waits takes one token whosever it
+        was meant to be. So where nobody else is counted there is a token for everyone that waits, this one included;
+        a look at `_wake` itself would tell nothing, for the others take from it without the lock.
+        """
+        if self._idle:
+            self._idle -= 1
+        elif self._lent:
+            self._lent -= 1  # it is back: nobody needs to stand in for it
+        else:
+            self._wake.get_nowait()
 
     def _file(self, batch: Batch, parts: list[Arrays], *, failed: bool) -> list[Request]:
         """Put the answers where they belong; returns the requests that are now to be resolved, settled."""

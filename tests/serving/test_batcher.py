@@ -1,5 +1,6 @@
 """The batcher, stepped by hand: a fake clock, a function for a model, and executors that are lines of the test."""
 
+import sys
 import threading
 
 import numpy as np
@@ -374,6 +375,42 @@ def test_threads_compute_what_is_submitted_and_end_after_close():
     assert len(answers) == 800
     assert all((answer.result(0)["sum"] == 2 * value).all() for value, answer in answers)
     assert sum(len(call) for call in model.calls) == sum(len(answer.result(0)["sum"]) for _, answer in answers)
+
+
+@pytest.fixture
+def frequent_switches():
+    """Threads are switched as often as the interpreter can, so that a race of a few instructions shows in seconds."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("frequent_switches")
+def test_executors_that_stop_waiting_while_tokens_come_neither_die_nor_are_miscounted():
+    """A token for one of several waiting executors may go to another one at the moment at which the first gives up."""
+    batcher = Batcher(
+        lambda feeds, _: {"y": feeds["x"]}, limits=BatchLimits(max_wait_ms=0.2, max_queue_rows=10**6), executors=3
+    )
+    batcher.start()
+    answers = []
+
+    def call(seed: int) -> None:
+        pauses = np.random.default_rng(seed).uniform(0, 0.0005, 3000)
+        for pause in pauses:
+            answers.append(batcher.submit({"x": np.zeros((1, 2), np.float32)}))
+            threading.Event().wait(pause)
+
+    callers = [threading.Thread(target=call, args=(seed,)) for seed in range(3)]
+    for thread in callers:
+        thread.start()
+    for thread in callers:
+        thread.join()
+    for answer in answers:
+        answer.result(10)
+    batcher.close()
+    assert batcher.join(10)
+    assert "0 idle, 0 rows running" in repr(batcher)
 
 
 class AnyOrder(RuleBasedStateMachine):
