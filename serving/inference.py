@@ -56,9 +56,11 @@ class InferenceService:
         self._telemetry = telemetry
         self._version = version
         self._loader = ThreadPoolExecutor(1, "loader")
+        self._counting = ThreadPoolExecutor(1, "counting")  # other workers may have to be asked
 
     def close(self) -> None:
-        """Wait for a load or unload under way, and take no more."""
+        """Wait for a load, unload or count under way, and take no more."""
+        self._counting.shutdown(wait=True, cancel_futures=True)
         self._loader.shutdown(wait=True, cancel_futures=True)
 
     def live(self, _request: v2.ServerLiveRequest, _call: Call) -> Future[v2.ServerLiveResponse]:
@@ -101,13 +103,15 @@ class InferenceService:
         if request.name:
             with self._acquire(request.name, request.version, call):
                 pass
-        wanted = _number(request.version)
+        return _then(self._counting.submit(self._statistics, request.name, _number(request.version)), lambda told: told)
+
+    def _statistics(self, name: str, version: int) -> v2.ModelStatisticsResponse:
         response = v2.ModelStatisticsResponse()
         for status in self._registry.models():
-            if request.name in ("", status.name) and wanted in (0, status.version):
+            if name in ("", status.name) and version in (0, status.version):
                 counted = self._telemetry.statistics(model=status.name, version=status.version)
                 response.model_stats.append(model_card.statistics(status.name, status.version, counted))
-        return answered(response)
+        return response
 
     def index(self, request: v2.RepositoryIndexRequest, _call: Call) -> Future[v2.RepositoryIndexResponse]:
         """The versions that the registry knows of."""

@@ -14,7 +14,7 @@ from serving.served import Handle, ModelStatus
 from serving.shelf import Shelf
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from serving.loading import Loaded
@@ -57,6 +57,11 @@ class Registry:
             BadRepository: there is no such folder.
         """
         self._keeper.start()
+
+    def unwanted(self, names: Iterable[str]) -> None:
+        """Before `start`: don't load these models until somebody wants them loaded."""
+        for name in names:
+            self._shelf.want(name, loaded=False)
 
     def stop(self, drain_seconds: float) -> None:
         """Stop polling, let accepted work finish for so long, and fail the rest. May be called twice."""

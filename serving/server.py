@@ -10,9 +10,9 @@ import gc
 import importlib.metadata
 import ipaddress
 import logging
-import signal
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
 from serving import loading, logs
@@ -26,6 +26,7 @@ from serving.registry import Registry
 from serving.row_queue import BatchLimits
 from serving.service import PredictionService
 from serving.session import available_cpus
+from serving.shared import SharedRegistry, SharedTelemetry
 from serving.telemetry import Telemetry
 from serving.tls import Tls
 from serving.transport import choose
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from serving.repository import Version
     from serving.settings import ServeSettings
+    from serving.shared import Shared
 
 log = logs.logger("server")
 
@@ -48,19 +50,25 @@ class Server:
     Args:
         settings: all that may be chosen.
         load: version folder, and how it is served -> model; None: `serving.loading.load`.
+        shared: its place, where it is one worker of several; the HTTP port is another's then.
     """
 
     # Mutable: `_draining` and `_stopped`, set once each.
 
     def __init__(
-        self, settings: ServeSettings, *, load: Callable[[Version, Tuning], loading.Loaded] | None = None
+        self,
+        settings: ServeSettings,
+        *,
+        load: Callable[[Version, Tuning], loading.Loaded] | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self._settings = settings
-        cpus = available_cpus()
+        self._shared = shared
+        cpus = max(1, available_cpus() // (1 if shared is None else shared.workers))
         tokens = None if settings.tokens is None else Tokens(settings.tokens)
-        tls = _tls(settings)
-        self.telemetry = Telemetry()
-        self.registry = Registry(
+        tls = tls_of(settings)
+        self.telemetry = Telemetry() if shared is None else SharedTelemetry(shared.up)
+        self.registry = (Registry if shared is None else partial(SharedRegistry, shared.up))(
             settings.models,
             load=load or _loader(cpus),
             tuning=Tuning(limits=_limits(settings), executors=settings.executors),
@@ -83,7 +91,9 @@ class Server:
         if tokens is not None:
             methods = guarded(methods, tokens)
         desk = Desk(self.telemetry, tokens=tokens, max_message_bytes=settings.max_message_bytes)
-        self._transport = choose.build(settings.transport, methods, desk, _options(settings, tls))
+        self._transport = choose.build(
+            settings.transport, methods, desk, _options(settings, tls, shared=shared is not None)
+        )
         self._http = HttpPort(
             host=settings.host,
             port=settings.http_port,
@@ -109,10 +119,7 @@ class Server:
     @property
     def addresses(self) -> tuple[str, str]:
         """Of gRPC and of HTTP, with the ports really bound."""
-        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
-        tls, plain = self._settings.tls_certificate is not None, self._settings.http_plain
-        grpc, http = "grpcs" if tls else "grpc", "https" if tls and not plain else "http"
-        return f"{grpc}://{host}:{self._transport.port}", f"{http}://{host}:{self._http.port}"
+        return addresses(self._settings, self._transport.port, self._http.port)
 
     def start(self) -> None:
         """Listen, and load what is in the repository; returns as soon as both are done.
@@ -121,7 +128,10 @@ class Server:
             BadRepository: there is no such folder.
             BadSetting: a port can't be bound.
         """
-        _warn_if_open(self._settings)
+        if self._shared is not None:
+            self._start_shared(self._shared)
+            return
+        warn_if_open(self._settings)
         self._http.start()
         self._transport.start()
         self._transport.set_health("", serving=False)
@@ -129,6 +139,20 @@ class Server:
         self.registry.start()
         self.registry.wait_ready()
         self._transport.set_health("", serving=True)
+
+    def _start_shared(self, shared: Shared) -> None:
+        """Load first: the others take the calls until this one can, and the port is known to be free."""
+        self.registry.unwanted(shared.unloaded)
+        self.registry.start()
+        self.registry.wait_ready()
+        self._transport.start()
+        self.registry.watch(lambda name, ready: self._transport.set_health(name, serving=ready))
+        self._transport.set_health("", serving=True)
+
+    def shared_registry(self) -> SharedRegistry:
+        """The registry of a worker."""
+        assert isinstance(self.registry, SharedRegistry)  # noqa: S101 only a worker asks
+        return self.registry
 
     def stop(self, drain_seconds: float | None = None) -> None:
         """Say not ready, let accepted calls finish for so long, and end everything; may be called twice."""
@@ -147,37 +171,15 @@ class Server:
         logs.event(log, "stopped")
 
 
-def run(settings: ServeSettings, *, say: Callable[[str], None]) -> int:
-    """Serve until SIGTERM or Ctrl-C; returns the exit status.
-
-    Args:
-        settings: all that may be chosen.
-        say: told the one line with the addresses, once calls may come.
-    """
-    logs.configure(form=settings.log_format, level=settings.log_level)
-    asked: list[int] = []
-    stop = threading.Event()
-
-    def on_signal(number: int, _frame: object) -> None:
-        # Who asks twice doesn't want to wait for the drain.
-        signal.signal(number, signal.SIG_DFL)
-        asked.append(number)
-        stop.set()
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        with Server(settings) as server:
-            _spare_the_collector()
-            if not stop.is_set():
-                say("calotype serving on " + " ".join(server.addresses))
-            stop.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return 130 if asked[0] == signal.SIGINT else 0
+def addresses(settings: ServeSettings, port: int, http_port: int) -> tuple[str, str]:
+    """Where gRPC and HTTP are, for people."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    tls = settings.tls_certificate is not None
+    grpc, http = "grpcs" if tls else "grpc", "https" if tls and not settings.http_plain else "http"
+    return f"{grpc}://{host}:{port}", f"{http}://{host}:{http_port}"
 
 
-def _spare_the_collector() -> None:
+def spare_the_collector() -> None:
     """Have the garbage collector pass over what is loaded by now, and look less often: it took a tenth of a call.
 
     A call leaves next to nothing for it; what it finds is freed a little later.
@@ -204,23 +206,26 @@ def _limits(settings: ServeSettings) -> BatchLimits:
     )
 
 
-def _tls(settings: ServeSettings) -> Tls | None:
+def tls_of(settings: ServeSettings) -> Tls | None:
+    """The certificates that were chosen, if any."""
     if settings.tls_certificate is None or settings.tls_key is None:
         return None
     return Tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
 
 
-def _options(settings: ServeSettings, tls: Tls | None) -> Options:
+def _options(settings: ServeSettings, tls: Tls | None, *, shared: bool) -> Options:
     return Options(
         host=settings.host,
         port=settings.port,
         max_message_bytes=settings.max_message_bytes,
         max_streams=settings.max_streams,
         credentials=None if tls is None else tls.credentials(),
+        shared_port=shared,
     )
 
 
-def _warn_if_open(settings: ServeSettings) -> None:
+def warn_if_open(settings: ServeSettings) -> None:
+    """Say in the log what a server that strangers may reach lacks."""
     host = settings.host
     try:
         closed = ipaddress.ip_address(host).is_loopback

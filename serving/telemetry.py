@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 import time
 from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client.exposition import generate_latest
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 STATES = ("Start", "Loading", "Available", "Unloading", "End")
+
+_BEST_LAST = ("End", "Unloading", "Start", "Loading", "Available")
 
 Key = tuple[str, ...]
 
@@ -41,6 +44,11 @@ class Histogram:
         """Count `value`, `times` over."""
         self.counts[bisect_left(self.bounds, value)] += times
         self.total += value * times
+
+    def join(self, other: Histogram) -> None:
+        """Count what another histogram of the same bounds counted."""
+        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+        self.total += other.total
 
     @property
     def count(self) -> int:
@@ -104,6 +112,49 @@ class _Account:
     rows: Histogram = field(default_factory=lambda: Histogram(ROWS))
     sizes: dict[int, list[float]] = field(default_factory=dict)  # rows -> [batches, compute seconds]
     last_request_unix_ms: int = 0
+
+    def copy(self) -> _Account:
+        """The same, apart."""
+        made = _Account()
+        made.add(self)
+        return made
+
+    def add(self, other: _Account) -> None:
+        """Count what another account counted."""
+        for key, histogram in other.method_code.items():
+            self.method_code.setdefault(key, Histogram(SECONDS)).join(histogram)
+        for method, count in other.images.items():
+            self.images[method] = self.images.get(method, 0) + count
+        for name in ("queue", "compute", "decode", "rows"):
+            getattr(self, name).join(getattr(other, name))
+        for rows, (batches, seconds) in other.sizes.items():
+            size = self.sizes.setdefault(rows, [0, 0.0])
+            size[0] += batches
+            size[1] += seconds
+        self.last_request_unix_ms = max(self.last_request_unix_ms, other.last_request_unix_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What one process counted, at one moment; it can be sent to another.
+
+    Args:
+        accounts: by model and version.
+        rejected: by model, version and reason.
+        states: by model and version.
+        reloads: by model and outcome.
+        queues: rows waiting, by model and version.
+    """
+
+    accounts: dict[Key, _Account] = field(default_factory=dict)
+    rejected: dict[Key, int] = field(default_factory=dict)
+    states: dict[Key, str] = field(default_factory=dict)
+    reloads: dict[Key, int] = field(default_factory=dict)
+    queues: dict[Key, int] = field(default_factory=dict)
+
+    def lasting(self) -> Counts:
+        """What is still true when the process has ended."""
+        return Counts(self.accounts, self.rejected, {}, self.reloads, {})
 
 
 class Telemetry(Collector):
@@ -199,6 +250,28 @@ class Telemetry(Collector):
         with self._lock:
             account = self._accounts.get((model, str(version)))
             return _statistics(account) if account else Statistics()
+
+    def counts(self) -> Counts:
+        """A copy of everything, for another process."""
+        with self._lock:
+            accounts = {key: account.copy() for key, account in self._accounts.items()}
+            counted = Counts(accounts, dict(self._rejected), dict(self._states), dict(self._reloads))
+            queues = dict(self._queues)
+        return replace(counted, queues={key: read() for key, read in queues.items()})
+
+    def add(self, counts: Counts) -> None:
+        """Count what another process counted; a version is in the state in which any process can use it best."""
+        with self._lock:
+            for key, account in counts.accounts.items():
+                self._accounts.setdefault(key, _Account()).add(account)
+            for mine, theirs in ((self._rejected, counts.rejected), (self._reloads, counts.reloads)):
+                for key, count in theirs.items():
+                    mine[key] = mine.get(key, 0) + count
+            for key, state in counts.states.items():
+                self._states[key] = max(self._states.get(key, state), state, key=_BEST_LAST.index)
+            for key, rows in counts.queues.items():
+                before = self._queues.get(key, int)()
+                self._queues[key] = partial(int, before + rows)
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""

@@ -20,9 +20,9 @@ def command(**flags: str | bool | None) -> None:
     # A flag without a value says true, or nothing: without it the environment is asked.
     texts = {name: ("true" if value else None) if isinstance(value, bool) else value for name, value in flags.items()}
     chosen = settings.read(texts, os.environ)
-    from serving import server
+    from serving import process
 
-    raise SystemExit(server.run(chosen, say=click.echo))
+    raise SystemExit(process.run(chosen, say=click.echo))
 
 
 def _option(name: str, default: Any) -> click.Option:

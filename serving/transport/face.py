@@ -52,6 +52,7 @@ class Options:
         max_streams: streams of requests open at once, over all connections; more are refused.
         max_stream_requests: requests of one stream in work at once; the stream is not read further meanwhile.
         credentials: TLS; None is plain text.
+        shared_port: whether other workers of this server listen on the port too.
     """
 
     host: str = "127.0.0.1"
@@ -60,6 +61,7 @@ class Options:
     max_streams: int = 256
     max_stream_requests: int = 64
     credentials: grpc.ServerCredentials | None = None
+    shared_port: bool = False
 
 
 class Transport(Protocol):
@@ -107,7 +109,7 @@ def cannot_listen(address: str) -> BadSetting:
 def channel_options(options: Options) -> list[tuple[str, int]]:
     """What every form tells the C core."""
     return [
-        ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share its callers
+        ("grpc.so_reuseport", int(options.shared_port)),  # a second server must fail, not share the first one's callers
         ("grpc.max_receive_message_length", min(options.max_message_bytes + _MESSAGE_MARGIN_BYTES, 2**31 - 1)),
         ("grpc.max_send_message_length", options.max_message_bytes),
         ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MS),

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import pickle
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -40,6 +41,49 @@ def test_the_contracts_metrics_are_there_under_their_names(telemetry):
         "calotype_model_state",
         "calotype_reloads_total",
     }
+
+
+def test_counts_of_several_processes_are_added_and_survive_the_way_between_them(telemetry):
+    """Each sees its own calls; together they are the server."""
+    other = Telemetry(unix_clock=lambda: 99.0)
+    other.model_state(model="digits", version=3, state="Loading")
+    for each, rows in ((telemetry, 2), (other, 3)):
+        each.request_done(model="digits", version=3, method="Classify", code="OK", seconds=0.25, images=rows)
+        each.batch_done(model="digits", version=3, rows=rows, queue_seconds=[0.5], compute_seconds=1.0)
+        each.decode_done(model="digits", version=3, seconds=0.125)
+        each.rejected(model="digits", version=3, reason="expired")
+        each.reload(model="digits", outcome="loaded")
+        each.queue_gauge(model="digits", version=3, rows=lambda rows=rows: 10 * rows)
+    total = Telemetry()
+    for each in (telemetry, other):
+        total.add(pickle.loads(pickle.dumps(each.counts())))
+    one = {"model": "digits", "version": "3"}
+    found = samples(total)
+    for name, labels, value in (
+        ("calotype_requests_total", {**one, "method": "Classify", "code": "OK"}, 2),
+        ("calotype_images_total", {**one, "method": "Classify"}, 5),
+        ("calotype_request_seconds_sum", {**one, "method": "Classify", "code": "OK"}, 0.5),
+        ("calotype_batch_rows_sum", one, 5),
+        ("calotype_batch_rows_bucket", {**one, "le": "2.0"}, 1),
+        ("calotype_decode_seconds_count", one, 2),
+        ("calotype_rejected_total", {**one, "reason": "expired"}, 2),
+        ("calotype_reloads_total", {"model": "digits", "outcome": "loaded"}, 2),
+        ("calotype_queue_rows", one, 50),
+        ("calotype_model_state", {**one, "state": "Available"}, 1),
+        ("calotype_model_state", {**one, "state": "Loading"}, 0),
+    ):
+        assert found[name, *sorted(labels.items())] == value, name
+    counted = total.statistics(model="digits", version=3)
+    assert (counted.rows, counted.batches, counted.requests_ok, counted.last_request_unix_ms) == (5, 2, 2, 99_000)
+    assert [size.rows for size in counted.batch_sizes] == [2, 3]
+    assert telemetry.statistics(model="digits", version=3).rows == 2
+
+
+def test_of_a_process_that_ended_the_counters_last_and_the_gauges_do_not(telemetry):
+    telemetry.queue_gauge(model="digits", version=3, rows=lambda: 7)
+    telemetry.reload(model="digits", outcome="loaded")
+    lasting = telemetry.counts().lasting()
+    assert (lasting.states, lasting.queues, lasting.reloads) == ({}, {}, {("digits", "loaded"): 1})
 
 
 def test_requests_and_images_are_counted_by_method_and_code(telemetry):

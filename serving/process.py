@@ -1,0 +1,46 @@
+"""The server as a process: its settings in, its exit status out, one process or several."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+from serving import logs
+from serving.fleet import Fleet
+from serving.server import Server, spare_the_collector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from serving.settings import ServeSettings
+
+
+def run(settings: ServeSettings, *, say: Callable[[str], None]) -> int:
+    """Serve until SIGTERM or Ctrl-C; returns the exit status.
+
+    Args:
+        settings: all that may be chosen.
+        say: told the one line with the addresses, once calls may come.
+    """
+    logs.configure(form=settings.log_format, level=settings.log_level)
+    asked: list[int] = []
+    stop = threading.Event()
+
+    def on_signal(number: int, _frame: object) -> None:
+        # Who asks twice doesn't want to wait for the drain.
+        signal.signal(number, signal.SIG_DFL)
+        asked.append(number)
+        stop.set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with Server(settings) if settings.workers == 1 else Fleet(settings) as server:
+            spare_the_collector()
+            if not stop.is_set():
+                say("calotype serving on " + " ".join(server.addresses))
+            stop.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 130 if asked[0] == signal.SIGINT else 0
