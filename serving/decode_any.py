@@ -102,6 +102,17 @@ def _decode(data: bytes, max_pixels: int) -> Decoded:
         return Decoded(pixels, image.format or "", mode, width, height)
 
 
+def claimed_pixels(data: bytes, max_pixels: int) -> int:
+    """As `images.claimed_pixels`."""
+    _hush_pillow()
+    try:
+        with Image.open(BytesIO(data), formats=_formats(data)) as image:
+            claimed = image.size[0] * image.size[1]
+    except Exception:  # noqa: BLE001 as above; then nothing was decoded
+        return 0
+    return claimed if claimed <= max_pixels else 0
+
+
 def _formats(data: bytes) -> tuple[str, ...]:
     """The decoders worth asking: the one that the first bytes name, else all that are safe to ask."""
     if data.startswith(_PNG_SIGNATURE):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BACKGROUND", "MAX_PIXELS", "PADDING", "Decoded", "ImageSpec", "Resize",
-    "content_hash", "decode", "fit", "is_gray", "read",
+    "claimed_pixels", "content_hash", "decode", "fit", "is_gray", "read",
 ]  # fmt: skip
 
 Resize = Literal["stretch", "pad", "crop"]
@@ -91,6 +91,14 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Decoded:
     if not data:
         raise BadInput("The file is empty (0 bytes); expected an encoded image.")
     return decode_plain.decode(data, max_pixels) or decode_any.decode(data, max_pixels)
+
+
+def claimed_pixels(data: bytes, *, max_pixels: int = MAX_PIXELS) -> int:
+    """Width times height by the header of a file that `decode` refused: what the attempt may have cost.
+
+    0 where nothing was decoded: no header that can be read, or more than `max_pixels`.
+    """
+    return decode_any.claimed_pixels(data, max_pixels)
 
 
 def content_hash(pixels: NDArray[np.uint8]) -> str:

@@ -79,6 +79,7 @@ class Server:
             threads=cpus,
             max_image_pixels=settings.max_image_pixels,
             max_queue_rows=settings.max_queue_rows,
+            max_queue_bytes=settings.max_queue_bytes,
             telemetry=self.telemetry,
         )
         self._inference = InferenceService(
@@ -165,7 +166,7 @@ class Server:
         logs.event(log, "draining", seconds=grace)
         self._transport.drain_and_stop(grace)
         self.registry.stop(max(0.0, end - time.monotonic()))
-        self._decoder.close()
+        self._decoder.close(max(0.0, end - time.monotonic()))
         self._inference.close()
         self._http.stop()
         logs.event(log, "stopped")

@@ -78,7 +78,13 @@ class ServeSettings:
         64 * MIB, About("The largest gRPC message taken or sent.", "bytes", 1024, 2**31 - 1)
     )
     max_image_pixels: int = _setting(
-        64_000_000, About("The largest encoded image, width times height.", "pixels", 1, 2**31 - 1)
+        64_000_000,
+        About(
+            "The largest encoded image, width times height; those of one request may have 16 times as many together.",
+            "pixels",
+            1,
+            2**31 - 1,
+        ),
     )
     poll_seconds: float = _setting(
         2.0, About("The pause between two looks at the repository.", "seconds", 0.01, 86_400)

@@ -150,7 +150,9 @@ def served(registry: FakeRegistry, form: str = "core", tokens: Tokens | None = N
     telemetry = Telemetry()
     for handle in registry.models():
         telemetry.model_state(model=handle.name, version=handle.version, state="Available")
-    decoder = Decoder(threads=1, max_image_pixels=10_000, max_queue_rows=1000, telemetry=telemetry)
+    decoder = Decoder(
+        threads=1, max_image_pixels=10_000, max_queue_rows=1000, max_queue_bytes=10_000_000, telemetry=telemetry
+    )
     inference = InferenceService(registry, decoder, telemetry, version="0.0")
     methods = (*PredictionService(registry, decoder).methods(), *inference.methods())
     desk = Desk(telemetry, tokens=tokens, max_message_bytes=options.get("max_message_bytes", 2**26))
