@@ -41,6 +41,7 @@ class Verdict:
         used: the row that stands for each content in the snapshot, by content hash.
         conflicts: contents with several labels.
         leaks: contents that a pre-split source has in several parts.
+        group_leaks: groups that it has in several parts: an image of each part.
     """
 
     status: list[Status]
@@ -48,6 +49,7 @@ class Verdict:
     used: dict[str, int] = field(default_factory=dict)
     conflicts: list[Conflict] = field(default_factory=list)
     leaks: list[Conflict] = field(default_factory=list)
+    group_leaks: list[Conflict] = field(default_factory=list)
 
 
 def judge(rows: Columns, *, conflicts: Literal["drop", "keep-first"]) -> Verdict:
@@ -113,7 +115,9 @@ def _set_aside(verdict: Verdict, index: int, status: Status, reason: str) -> Non
     verdict.reason[index] = reason
 
 
-def warnings(rows: Columns, verdict: Verdict, *, parts: Mapping[str, str], lost_colour: bool) -> list[str]:
+def warnings(
+    rows: Columns, verdict: Verdict, *, parts: Mapping[str, str], lost_colour: bool, overruled: int
+) -> list[str]:
     """Sentences about what isn't wrong and may still spoil a training.
 
     Args:
@@ -121,6 +125,7 @@ def warnings(rows: Columns, verdict: Verdict, *, parts: Mapping[str, str], lost_
         verdict: on these rows.
         parts: of the used contents, by content hash.
         lost_colour: colour images are stored as gray, because the dataset is gray.
+        overruled: images whose part is not the one that the source now gives them.
     """
     used = list(verdict.used.values())
     found = _class_warnings(rows, used)
@@ -136,6 +141,17 @@ def warnings(rows: Columns, verdict: Verdict, *, parts: Mapping[str, str], lost_
         found.append(
             f"{len(verdict.leaks)} images lie in more than one part of this pre-split source; "
             "each is used once, in test before validation before train."
+        )
+    if verdict.group_leaks:
+        first = " and ".join(map(repr, verdict.group_leaks[0].paths))
+        found.append(
+            f"{len(verdict.group_leaks)} groups lie in more than one part of this pre-split source, which is "
+            f"honoured: what is measured on them flatters the model. The first: {first}."
+        )
+    if overruled:
+        found.append(
+            f"The source now gives {overruled} images another part than they had in an earlier ingest. They stay "
+            "where they were, because nobody moves; to follow the source, use another --dataset."
         )
     quarantined = verdict.status.count("quarantined")
     if quarantined > len(used):

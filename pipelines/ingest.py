@@ -50,8 +50,9 @@ class IngestResult:
         images: files by what became of them: parts, quarantined, duplicates, conflicts, ignored, files.
         quarantined: path and reason of the first thousand.
         conflicts: content hash and paths of the first thousand.
-        leaks: the same, of contents that a pre-split source has in several parts.
+        leaks: the same, of contents that a pre-split source has in several parts; of groups, an image of each part.
         near_duplicates: pairs across parts: `count` and the first thousand `pairs`; None: not asked for.
+        overruled: images that a pre-split source now gives another part than they have; they stay.
         warnings: sentences for a person.
         per_label: files of each label by what became of them.
         reasons: quarantined files by reason; numbers in a reason are written N.
@@ -71,6 +72,7 @@ class IngestResult:
     conflicts: list[dict[str, Any]]
     leaks: list[dict[str, Any]]
     near_duplicates: dict[str, Any] | None
+    overruled: int
     warnings: list[str]
     per_label: dict[str, dict[str, int]]
     reasons: dict[str, int]
@@ -178,10 +180,11 @@ def _seal(staged: Staged, dataset: Dataset | None, *, progress: Progress) -> Dat
         image=asdict(image),
         snapshot=path.name,
         ledger=parting.ledger.write(folder),
-        warnings=checks.warnings(rows, verdict, parts=parts, lost_colour=lost_colour),
+        warnings=checks.warnings(rows, verdict, parts=parts, lost_colour=lost_colour, overruled=parting.overruled),
         conflicts=[asdict(conflict) for conflict in verdict.conflicts[:LISTED_PROBLEMS]],
-        leaks=[asdict(leak) for leak in verdict.leaks[:LISTED_PROBLEMS]],
+        leaks=[asdict(leak) for leak in [*verdict.leaks, *verdict.group_leaks][:LISTED_PROBLEMS]],
         near_duplicates=parting.near_duplicates,
+        overruled=parting.overruled,
     )
     draw_sheet(Snapshot.open(path))
     state.write(folder)
@@ -291,6 +294,7 @@ def _result(staged: Staged, dataset: Dataset, *, seconds: dict[str, float]) -> I
         conflicts=dataset.conflicts,
         leaks=dataset.leaks,
         near_duplicates=dataset.near_duplicates,
+        overruled=dataset.overruled,
         warnings=dataset.warnings,
         per_label=manifest.per_label(rows),
         reasons=manifest.reasons(problems),

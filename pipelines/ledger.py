@@ -23,6 +23,7 @@ from pipelines.errors import BadSource, PipelineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
     from pipelines.manifest import PartName
@@ -49,8 +50,9 @@ class Dataset:
         ledger: file name of the current ledger.
         warnings: of the last ingest.
         conflicts: of the last ingest: content hash and paths.
-        leaks: contents that a pre-split source has in several parts.
+        leaks: contents, then groups, that a pre-split source has in several parts.
         near_duplicates: pairs across parts: how many, and the first of them.
+        overruled: images that a pre-split source now gives another part than they have.
         schema_version: of this file.
     """
 
@@ -65,6 +67,7 @@ class Dataset:
     conflicts: list[dict[str, Any]]
     leaks: list[dict[str, Any]]
     near_duplicates: dict[str, Any] | None
+    overruled: int = 0
     schema_version: int = SCHEMA_VERSION
 
     @classmethod
@@ -163,6 +166,14 @@ class Ledger:
     def empty(cls) -> Self:
         """Of a dataset that is new."""
         return cls(parts={}, groups={}, likeness={})
+
+    def restricted(self, contents: AbstractSet[str]) -> Self:
+        """What it knows of some contents only."""
+        return type(self)(
+            parts={content: part for content, part in self.parts.items() if content in contents},
+            groups={content: names for content, names in self.groups.items() if content in contents},
+            likeness={content: value for content, value in self.likeness.items() if content in contents},
+        )
 
     def write(self, folder: Path) -> str:
         """Write it below `folder` under a name made from its content, which is returned."""

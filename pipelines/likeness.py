@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import numpy.typing as npt
 
@@ -89,6 +89,13 @@ def near_pairs(values: Hashes) -> Iterator[tuple[Indices, Indices]]:
                     near = near[~agree]  # found in that band already
                 if len(near):
                     yield np.full(len(near), one), near
+
+
+def near(values: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Pairs of different hashes that are close; each once."""
+    ordered = np.array(sorted(set(values)), dtype=np.uint64)
+    for left, right in near_pairs(ordered):
+        yield from zip(ordered[left].tolist(), ordered[right].tolist(), strict=True)
 
 
 def alike(likeness: Mapping[str, int]) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from pipelines.ledger import Ledger
 from pipelines.manifest import PARTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pipelines.config import DataRecipe
@@ -38,11 +38,13 @@ class Parting:
         parts: by content hash.
         ledger: that remembers them, and all before.
         near_duplicates: pairs across parts: `count` and the first `pairs` of paths; None: not asked for.
+        overruled: images that a pre-split source now gives another part than they have: they stay.
     """
 
     parts: dict[str, PartName]
     ledger: Ledger
     near_duplicates: dict[str, Any] | None
+    overruled: int
 
 
 def part(
@@ -66,16 +68,19 @@ def part(
         looks: perceptual hashes of the used contents, if near-duplicates matter.
         listed: how many pairs of near-duplicates to tell.
     """
-    matches = _matches(rows, verdict, recipe.group_by) if not presplit else {}
+    matches = _matches(rows, verdict, recipe.group_by)
     kept_looks = dict(looks or {}) if recipe.group_near_duplicates else {}
     memory = Ledger(parts=book.parts, groups={**book.groups, **matches}, likeness={**book.likeness, **kept_looks})
-    groups = split.joined(_joins(memory)) if not presplit else {}
-    _set_torn_aside(rows, verdict, groups=groups, book=book)
-    labels = {content: rows["label"][index] for content, index in verdict.used.items()}
+    overruled = 0
     if presplit:
         given = {content: rows["part"][index] for content, index in verdict.used.items()}
-        parts = _carve(labels, given, recipe=recipe, earlier=book.parts)
+        parts = _carve(rows, verdict, given, memory=memory, book=book, recipe=recipe)
+        overruled = _overruled(given, parts)
+        _tell_group_leaks(rows, verdict, parts, memory=memory)
     else:
+        newcomers = verdict.used.keys() - book.parts.keys()
+        groups = _groups(rows, verdict, newcomers, memory=memory, book=book)
+        labels = {content: rows["label"][index] for content, index in verdict.used.items()}
         parts = split.assign(labels, fractions=recipe.split, seed=recipe.seed, earlier=book.parts, groups=groups)
     remembered = book.parts | parts
     ledger = Ledger(
@@ -83,7 +88,8 @@ def part(
         groups={content: names for content, names in memory.groups.items() if content in remembered},
         likeness={content: value for content, value in memory.likeness.items() if content in remembered},
     )
-    return Parting(parts, ledger=ledger, near_duplicates=_near(rows, verdict, parts, looks, listed=listed))
+    near = _near(rows, verdict, parts, looks, listed=listed)
+    return Parting(parts, ledger=ledger, near_duplicates=near, overruled=overruled)
 
 
 def _matches(rows: Columns, verdict: checks.Verdict, pattern: str | None) -> dict[str, tuple[str, ...]]:
@@ -104,44 +110,158 @@ def _joins(memory: Ledger) -> Iterator[tuple[str, str]]:
     """Pairs that belong to one group: of contents with what they matched, and of contents that look alike."""
     for content, names in memory.groups.items():
         for name in names:
-            yield content, f"group:{name}"
+            yield content, _match(name)
     yield from likeness.alike(memory.likeness)
 
 
-def _set_torn_aside(rows: Columns, verdict: checks.Verdict, *, groups: Mapping[str, str], book: Ledger) -> None:
-    """Newcomers that join images of different parts move nobody: they are conflicts."""
-    parts_of: dict[str, set[str]] = defaultdict(set)
-    for content, assigned in book.parts.items():
-        if content in groups:
-            parts_of[groups[content]].add(assigned)
-    torn = {name: " and ".join(sorted(parts)) for name, parts in parts_of.items() if len(parts) > 1}
-    newcomers = [content for content in verdict.used if content not in book.parts and groups.get(content) in torn]
-    reason = "joins groups of images that are in different parts already: {parts}"
-    checks.set_aside(verdict, {content: reason.format(parts=torn[groups[content]]) for content in newcomers}, rows)
+class Bonds:
+    """Which contents belong together, and the parts that each group is in; a newcomer never joins two parts.
+
+    Mutable: the forest of groups, which knows contents, what `group_by` matched, and perceptual hashes.
+
+    Args:
+        memory: what is known of all contents, newcomers included.
+        book: what was known, and assigned, before: these contents are in, whatever their groups look like.
+    """
+
+    def __init__(self, memory: Ledger, book: Ledger) -> None:
+        self._memory = memory
+        self._up: dict[str, str] = {}
+        self._parts: dict[str, set[PartName]] = {}
+        self._near: dict[int, list[int]] = defaultdict(list)
+        for content, assigned in book.parts.items():
+            self._parts[self._top(content)] = {assigned}
+        held = {memory.likeness[content] for content in book.parts if content in memory.likeness}
+        for content in book.parts:
+            self._join([content, *map(_match, book.groups.get(content, ())), *self._look(content)])
+        for one, other in likeness.near(memory.likeness.values()):
+            if one in held and other in held:
+                self._join([_hash(one), _hash(other)])
+            else:
+                self._near[one].append(other)
+                self._near[other].append(one)
+        for content in sorted(memory.groups.keys() & book.parts.keys()):
+            for name in set(memory.groups[content]) - set(book.groups.get(content, ())):
+                if len(self._touched([content, _match(name)])) <= 1:  # else a copy under another name would tear
+                    self._join([content, _match(name)])
+
+    def admit(self, content: str) -> set[PartName]:
+        """Let a newcomer into the groups that it touches, unless they are in several parts.
+
+        Returns:
+            The parts that they are in; with more than one, the newcomer is left out.
+        """
+        names = [content, *map(_match, self._memory.groups.get(content, ())), *self._look(content)]
+        near = map(_hash, self._near.get(self._memory.likeness.get(content, -1), ()))
+        names += [name for name in near if name in self._up]  # of hashes that nobody inside has, it knows nothing
+        parts = self._touched(names)
+        if len(parts) <= 1:
+            self._join(names)
+        return parts
+
+    def names(self) -> dict[str, str]:
+        """The name of the group of everything that is in one."""
+        return {item: self._top(item) for item in list(self._up)}
+
+    def _look(self, content: str) -> list[str]:
+        return [_hash(self._memory.likeness[content])] if content in self._memory.likeness else []
+
+    def _touched(self, items: Iterable[str]) -> set[PartName]:
+        return {name for item in items if item in self._up for name in self._parts.get(self._top(item), ())}
+
+    def _join(self, items: Sequence[str]) -> None:
+        first, *others = dict.fromkeys(map(self._top, items))
+        for other in others:
+            self._up[other] = first
+            if other in self._parts:
+                self._parts.setdefault(first, set()).update(self._parts.pop(other))
+
+    def _top(self, item: str) -> str:
+        self._up.setdefault(item, item)
+        while self._up[item] != item:
+            self._up[item] = self._up[self._up[item]]
+            item = self._up[item]
+        return item
+
+
+def _match(name: str) -> str:
+    return f"group:{name}"
+
+
+def _hash(value: int) -> str:
+    return f"look:{value:x}"
+
+
+def _groups(
+    rows: Columns, verdict: checks.Verdict, newcomers: Iterable[str], *, memory: Ledger, book: Ledger
+) -> dict[str, str]:
+    """The group of each content that is in one; newcomers that would join groups of several parts are set aside."""
+    if not (book.parts and (memory.groups or memory.likeness)):
+        return split.joined(_joins(memory))
+    bonds = Bonds(memory, book)
+    torn = {}
+    for content in sorted(newcomers):
+        parts = bonds.admit(content)
+        if len(parts) > 1:
+            among = " and ".join(sorted(parts))
+            torn[content] = f"joins groups of images that are in different parts already: {among}"
+    checks.set_aside(verdict, torn, rows)
+    return bonds.names()
 
 
 def _carve(
-    labels: dict[str, str],
+    rows: Columns,
+    verdict: checks.Verdict,
     given: dict[str, PartName],
     *,
+    memory: Ledger,
+    book: Ledger,
     recipe: DataRecipe,
-    earlier: Mapping[str, PartName],
 ) -> dict[str, PartName]:
-    """The parts that a pre-split source gives; a part that it lacks is cut from its train."""
+    """The parts that a pre-split source gives; a part that it lacks is cut from its train; earlier parts stay."""
     lacking = set(PARTS) - set(given.values())
     cut = [
         fraction if name == "train" or name in lacking else 0.0
         for name, fraction in zip(PARTS, recipe.split, strict=True)
     ]
     whole = sum(cut)
-    train = {content: labels[content] for content, name in given.items() if name == "train"}
-    allowed = {"train", *lacking}
-    return given | split.assign(
-        train,
+    parts = {content: book.parts.get(content, name) for content, name in given.items()}
+    carved = {"train", *lacking}
+    before = book.restricted({content for content, name in book.parts.items() if name in carved})
+    among = {content for content, name in parts.items() if name in carved}
+    groups = _groups(
+        rows, verdict, among - before.parts.keys(), memory=memory.restricted(among | before.parts.keys()), book=before
+    )
+    labels = {content: rows["label"][index] for content, index in verdict.used.items()}
+    return {content: name for content, name in parts.items() if content in labels} | split.assign(
+        {content: labels[content] for content in among if content in labels},
         fractions=(cut[0] / whole, cut[1] / whole, cut[2] / whole),
         seed=recipe.seed,
-        earlier={content: name for content, name in earlier.items() if name in allowed},
+        earlier=before.parts,
+        groups=groups,
     )
+
+
+def _overruled(given: Mapping[str, PartName], parts: Mapping[str, PartName]) -> int:
+    """How many images are in another part than their source gives them, those cut from its train aside."""
+    lacking = set(PARTS) - set(given.values())
+    return sum(
+        name != given[content] and not (given[content] == "train" and name in lacking)
+        for content, name in parts.items()
+    )
+
+
+def _tell_group_leaks(rows: Columns, verdict: checks.Verdict, parts: Mapping[str, PartName], *, memory: Ledger) -> None:
+    """Groups that a pre-split source has in several parts: one image of each part is named."""
+    seen: dict[str, dict[str, str]] = defaultdict(dict)
+    groups = split.joined(_joins(memory.restricted(parts.keys())))
+    for content in sorted(groups.keys() & parts.keys()):
+        seen[groups[content]].setdefault(parts[content], content)
+    for examples in seen.values():
+        if len(examples) > 1:
+            contents = [examples[name] for name in PARTS if name in examples]
+            paths = tuple(rows["path"][verdict.used[content]] for content in contents)
+            verdict.group_leaks.append(checks.Conflict(contents[0], paths))
 
 
 def _near(
