@@ -313,13 +313,15 @@ class _Answer(Future[Any]):
 
     def __init__(self, batcher: Batcher) -> None:
         super().__init__()
-        self.request: Request
+        # Until one is done with the other: a circle would wait for the garbage collector, rows and all.
+        self.request: Request | None = None
         self._batcher = batcher
 
     def cancel(self) -> bool:
         cancelled = super().cancel()
-        if cancelled:
-            self._batcher.cancelled(self.request)
+        request, self.request = self.request, None
+        if cancelled and request is not None:
+            self._batcher.cancelled(request)
         return cancelled
 
 
@@ -330,13 +332,17 @@ def _resolve(request: Request, error: Exception | None) -> None:
             answer = request.make(answer)
     except Exception as failure:  # noqa: BLE001 - pieces that don't fit together, or no memory left
         error = failure
+    future = request.future
     if error is not None:
-        _fail(request.future, error)
-    elif request.future.set_running_or_notify_cancel():
-        request.future.set_result(answer)
+        _fail(future, error)
+        return
+    future.request = None
+    if future.set_running_or_notify_cancel():
+        future.set_result(answer)
 
 
-def _fail(future: Future[Arrays], error: Exception) -> None:
+def _fail(future: _Answer, error: Exception) -> None:
+    future.request = None
     if future.set_running_or_notify_cancel():
         future.set_exception(error)
 

@@ -89,8 +89,9 @@ class Answer(Future[Made]):
     def cancel(self) -> bool:
         """Cancel this future and what it waits for."""
         cancelled = super().cancel()
-        if cancelled and self._source is not None:
-            self._source.cancel()
+        source, self._source = self._source, None
+        if cancelled and source is not None:
+            source.cancel()
         return cancelled
 
     def wait_for(self, source: Future[Any]) -> None:
@@ -112,6 +113,7 @@ class Answer(Future[Made]):
         self.wait_for(source)
 
         def go_on(done: Future[Given]) -> None:
+            self._source = None  # which knows this: a circle would wait for the garbage collector with all its rows
             if self.cancelled():
                 return
             try:
@@ -132,6 +134,7 @@ class Answer(Future[Made]):
             self.set_exception(error)
 
     def _finish(self, done: Future[Given], make: Callable[[Given], Made]) -> None:
+        self._source = None  # as above
         if not self.set_running_or_notify_cancel():
             return
         try:

@@ -16,7 +16,6 @@ from serving.errors import BadInput, Overloaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from concurrent.futures import Future
 
     from numpy.typing import NDArray
 
@@ -59,7 +58,7 @@ class Request:
     feeds: Arrays
     outputs: tuple[str, ...]
     deadline: float | None
-    future: Future[Any]
+    future: Any
     make: Callable[[Arrays], Any] | None = None
     arrived: float = 0.0
     rows: int = 0

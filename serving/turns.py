@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -24,7 +25,7 @@ Made = TypeVar("Made")
 _SLICE_SECONDS: Final = 0.005
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class _Job:
     """Steps, and what waits for their result."""
 
@@ -84,8 +85,16 @@ class Turns:
                 self._threads[-1].start()
             self._fresh.append(job)
             self._changed.notify()
-        job.answer.add_done_callback(lambda done: self._drop(job) if done.cancelled() else None)
-        return job.answer
+        waiting = weakref.ref(job)  # a circle would keep what was made until the garbage collector comes
+
+        def drop(done: Future[Any]) -> None:
+            left = waiting()
+            if done.cancelled() and left is not None:
+                self._drop(left)
+
+        answer = job.answer
+        answer.add_done_callback(drop)
+        return answer
 
     def close(self, wait_seconds: float) -> None:
         """Fail what waits, and what is in work at its next step; wait so long for the threads. May be called twice."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +11,7 @@ import pytest
 
 from serving import lending
 from serving.batcher import Batcher
+from serving.calls import Answer
 from serving.row_queue import BatchLimits
 
 
@@ -125,3 +127,23 @@ def test_a_caller_who_hangs_up_in_between_costs_no_call(rig):
     rig.lent(rig.lender.work)
     assert len(rig.ran) == 1
     assert "1 idle" in repr(rig.batcher)
+
+
+def test_a_call_leaves_nothing_for_the_garbage_collector(rig):
+    """It looks seldom, and what waits for it holds images."""
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(50):
+            future = rig.submit([number])
+            future.result(10)
+            left = rig.submit_lent([number])
+            rig.lent(rig.lender.work)
+            left.result(10)
+            answer = Answer()
+            answer.follow(rig.submit([number]), lambda arrays: arrays["x"])
+            answer.result(10)
+            del future, left, answer
+        assert gc.collect() < 50
+    finally:
+        gc.enable()
