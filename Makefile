@@ -62,7 +62,7 @@ endef
 .venv/.bootstrapped: requirements/bootstrap.lock
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not on the PATH; name another: make PYTHON=python3.12"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/bootstrap.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/bootstrap.lock
 	@touch $@
 
 $(DEMO): .venv/.bootstrapped requirements/demo.lock pyproject.toml
