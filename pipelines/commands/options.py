@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from pipelines.config import Recipe
     from pipelines.workspace import Workspace
+    from serving.images import ImageSpec
 
 Command = TypeVar("Command", bound="Callable[..., Any]")
 
@@ -50,6 +51,7 @@ TRAINING = (
     click.option("--batch-size", type=int, metavar="N", help="Rows per step."),
     click.option("--optimizer", metavar="NAME", help="adam, sgd, adadelta, adamw … [adam]"),
     click.option("--learning-rate", type=float, metavar="X", help="By default one at which the optimizer learns."),
+    click.option("--quantize", metavar="none|int8", help="A smaller, faster graph where it is as right. [none]"),
     click.option("--loss", metavar="NAME", help="By default chosen from the task and the number of classes."),
 )
 RUNNER = (
@@ -147,6 +149,18 @@ def _image_size(text: str) -> dict[str, int]:
     height, width, channels = match.groups()
     named = {"data.height": int(height), "data.width": int(width)}
     return named | ({"data.channels": int(channels)} if channels else {})
+
+
+def image_spec(text: str) -> ImageSpec:
+    """`HxW` or `HxWxC` as images that a model takes; gray unless told.
+
+    Raises:
+        BadRecipe: it is neither.
+    """
+    from serving.images import ImageSpec
+
+    size = _image_size(text)
+    return ImageSpec(size["data.height"], size["data.width"], size.get("data.channels", 1), "stretch")
 
 
 def _split(text: str) -> list[float]:

@@ -207,6 +207,17 @@ RATES: dict[str, float] = {
 }
 
 
+def known(name: str) -> Architecture:
+    """The family of that name, whatever its task.
+
+    Raises:
+        BadRecipe: no such family.
+    """
+    if name not in ARCHITECTURES:
+        raise BadRecipe(f"There is no architecture {name!r}. Known: {', '.join(sorted(ARCHITECTURES))}.")
+    return ARCHITECTURES[name]
+
+
 def find(name: str, *, task: Task) -> Architecture:
     """The family of that name, or a model of one's own given as `module:function`.
 

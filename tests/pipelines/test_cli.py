@@ -62,6 +62,7 @@ def test_every_command_says_what_it_does(calotype):
         (("tune", ".", "--name", "m", "--space", "none.toml"), "none.toml"),
         (("tune", ".", "--name", "m", "--storage", "nonsense"), "sqlite:////folder/file.db"),
         (("train", "no-such-dataset"), "no-such-dataset"),
+        (("architectures", "vgg99"), "vgg99"),
         (("publish", "no-such-run"), "no-such-run"),
         (("serve", "--models", "nowhere"), "nowhere"),
         (("serve", "--port", "eighty"), "eighty"),
