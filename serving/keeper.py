@@ -127,7 +127,9 @@ class Keeper:
         """Bring every model to what the repository says."""
         scan = repository.scan(self._models)
         self._note(scan)
-        names = {*scan.models, *self._shelf.names()} - {path.name for path, _ in scan.ignored}
+        names = {*scan.models, *self._shelf.names()} - {
+            path.name for path, _ in scan.ignored if path.parent == self._models
+        }
         for name in sorted(names):
             try:
                 self._settle(scan, name)

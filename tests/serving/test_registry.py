@@ -210,6 +210,18 @@ def test_one_bad_model_stops_neither_the_others_nor_the_poll(rig):
         rig.registry.acquire("a")
 
 
+def test_a_stray_folder_within_a_model_switches_off_no_other_model(rig):
+    """What is ignored inside one model has a name of its own there, and means nothing elsewhere."""
+    rig.put("m", 1, "10")
+    (rig.models / "m" / "other").mkdir()
+    rig.put("other", 1, "7")
+    rig.start()
+    assert rig.ask("other") == (1, 14.0)
+    rig.put("other", 2, "8")
+    rig.registry.poll()
+    assert rig.ask("other") == (2, 16.0)
+
+
 def test_a_bundle_without_checksums_is_reported_and_never_loaded(rig):
     rig.put("m", 1, "10")
     (rig.models / "m" / "1" / "bundle.json").write_text("{}")
