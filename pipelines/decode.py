@@ -9,12 +9,14 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines import pool
+from pipelines.errors import PipelineError
 from pipelines.journal import COLUMNS, Canvas, Chunk, Shelf, chunked, published
-from pipelines.reading import read_all
+from pipelines.reading import is_lost, read_all
 from serving import images
 from serving.errors import BadInput
 
@@ -32,6 +34,8 @@ CHUNK_BYTES = 256 * 1024 * 1024
 SMALLEST_CHUNK_FILES = 64
 SAMPLE_FILES = 101
 LARGEST_CHOSEN_SIDE = 224
+MOST_LOST = 0.01  # of the files, and one file in any case
+MOST_LOST_IN_A_ROW = 50
 
 _AT = {name: index for index, name in enumerate(COLUMNS)}
 
@@ -114,6 +118,23 @@ def decode_all(
         done += len(shelf.columns["path"])
         progress("decode", done, len(todo))
     return {found.path: outcomes[found.path] for found in todo}
+
+
+def check_lost(outcomes: Sequence[Outcome], *, root: str) -> None:
+    """A source that is there and can't be read is not one whose images are bad.
+
+    Raises:
+        PipelineError: more files than may be set aside for it could not be read, though they are there.
+    """
+    reasons = [field_of(outcome, "reason") for outcome in outcomes]
+    lost = [reason for reason in reasons if is_lost(reason)]
+    in_a_row = max((len(list(run)) for are, run in groupby(map(is_lost, reasons)) if are), default=0)
+    if len(lost) > max(1, len(reasons) * MOST_LOST) or in_a_row > MOST_LOST_IN_A_ROW:
+        raise PipelineError(
+            f"{len(lost)} of {len(reasons)} files of the source {root} {lost[0]}. At most {MOST_LOST:.0%} of "
+            f"them, and {MOST_LOST_IN_A_ROW} in a row, are set aside for that. The last snapshot is as it was; see "
+            "to the disk or the connection and run again: what was decoded is kept and used."
+        )
 
 
 def _from_journal(journal: Path, canvas: Canvas) -> dict[str, Outcome]:

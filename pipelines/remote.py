@@ -15,10 +15,11 @@ from pipelines.errors import BadSource
 from pipelines.walk import Found, is_hidden_folder, printable, unusable_name, why_ignored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 BATCH_FILES = 64
 BATCH_BYTES = 32 * 1024 * 1024
+_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _TIMES = ("LastModified", "mtime", "last_modified", "updated", "created")
 
 
@@ -42,15 +43,47 @@ def walk_url(url: str) -> Iterator[Found]:
             yield found
 
 
-def contents(url: str, names: Sequence[str], sizes: Sequence[int]) -> Iterator[bytes | Exception]:
-    """The bytes of files below a URL in order, or why they can't be read; many are fetched at once."""
+def contents(
+    url: str, names: Sequence[str], sizes: Sequence[int], *, pauses: Sequence[float], sleep: Callable[[float], object]
+) -> Iterator[bytes | Exception]:
+    """The bytes of files below a URL in order, or why they can't be read; many are fetched at once.
+
+    What fails, as connections do, is tried again after each of the pauses; while nothing at all arrives, without.
+
+    Args:
+        url: of the folder.
+        names: of the files, relative to it.
+        sizes: of each file in bytes, as listed.
+        pauses: seconds.
+        sleep: how to wait so long.
+    """
     system, root = _system(url)
+    patient = True
     for batch in _batches(names, sizes):
         full = [f"{root}/{name}" if root else name for name in batch]
-        fetched = system.cat(full, on_error="return")
-        for path in full:
-            got = fetched.get(path, fetched.get(f"/{path}"))
-            yield got if got is not None else FileNotFoundError(2, "gone while the source was read")
+        fetched = _fetch(system, full)
+        for pause in pauses if patient else ():
+            failed = [path for path in full if may_pass(fetched[path])]
+            if not failed:
+                break
+            sleep(pause)
+            fetched |= _fetch(system, failed)
+        patient = not all(may_pass(fetched[path]) for path in full)
+        yield from (fetched[path] for path in full)
+
+
+def may_pass(got: bytes | Exception) -> bool:
+    """Whether a file wasn't read for a reason that isn't its own, such as a connection that broke."""
+    return isinstance(got, Exception) and not isinstance(got, _FINAL)
+
+
+def _fetch(system: Any, full: Sequence[str]) -> dict[str, bytes | Exception]:
+    try:
+        fetched = system.cat(list(full), on_error="return")
+    except Exception as error:  # noqa: BLE001 - what remote file systems raise has no common root
+        return dict.fromkeys(full, error)
+    gone = FileNotFoundError(2, "gone while the source was read")
+    return {path: fetched.get(path, fetched.get(f"/{path}", gone)) for path in full}
 
 
 def _system(url: str) -> tuple[Any, str]:

@@ -242,6 +242,7 @@ def _stage(
     outcomes, canvas = _decode(todo, staged, where, canvas, run=run, progress=progress)
     for path, outcome in known.items():
         outcomes.setdefault(path, outcome)
+    decode.check_lost([outcomes[found.path] for found in candidates], root=where.root)
     if not any(decode.field_of(outcomes[found.path], "content_hash") for found in candidates):
         raise EmptyFolder(_nothing_readable(where.root, candidates, outcomes))
     table = _staged_table(listing, outcomes).replace_schema_metadata({TOKEN: staged.token})

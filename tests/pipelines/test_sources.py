@@ -11,8 +11,12 @@ from PIL import Image
 
 from pipelines import keras_sets, sources
 from pipelines.config import DataRecipe
-from pipelines.errors import BadSource
+from pipelines.dataset import Snapshot
+from pipelines.errors import BadSource, PipelineError
 from pipelines.ingest import ingest
+from pipelines.ledger import current
+from pipelines.reading import MAX_FILE_BYTES, PAUSES_SECONDS, read_all
+from pipelines.remote import BATCH_FILES
 from pipelines.sources import find, write_folder
 from tests.pipelines.image_folders import encoded, labelled, picture, state
 
@@ -103,6 +107,102 @@ def test_a_file_that_vanishes_from_a_bucket(tmp_path, bucket):
     assert "Permission denied" in first.quarantined[0]["reason"]
     kept[lost] = file
     assert ingest("leaky://bucket/photos", home, RECIPE).images["quarantined"] == 0
+
+
+@pytest.fixture
+def flaky(bucket):
+    """The bucket behind a connection that breaks; each fetch is told to `flaky.answer`, which may raise."""
+
+    class Flaky(type(bucket)):
+        protocol = "flaky"
+        answer = staticmethod(lambda _path: None)
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            return super()._strip_protocol(path.replace("flaky://", "memory://"))
+
+        def cat_file(self, path, *args, **kwargs):
+            type(self).answer(path)
+            return super().cat_file(path, *args, **kwargs)
+
+    fsspec.register_implementation("flaky", Flaky, clobber=True)
+    return Flaky
+
+
+def test_a_file_larger_than_is_read_is_not_fetched(bucket, flaky):
+    """Whoever is over the limit by the listing stays where it is, with a local file's words."""
+    asked = []
+    flaky.answer = asked.append
+    bucket.pipe("/bucket/small", b"s")
+    bucket.pipe("/bucket/large", b"l")
+    small, large = read_all("flaky://bucket", ["small", "large"], [(1, 0), (MAX_FILE_BYTES + 1, 0)])
+    assert small.data == b"s"
+    assert (large.data, large.trouble) == (None, f"has {MAX_FILE_BYTES + 1} bytes; at most {MAX_FILE_BYTES} are read")
+    assert asked == ["/bucket/small"]
+
+
+def test_a_connection_that_breaks_is_tried_again(bucket, flaky):
+    """A trouble that passes leaves no trace; only the files that it hit are fetched again, after a pause."""
+    asked, slept = [], []
+
+    def answer(path):
+        asked.append(path)
+        if path.endswith("b") and asked.count(path) < 3:
+            raise ConnectionResetError("reset by peer")
+
+    flaky.answer = answer
+    for name in "abc":
+        bucket.pipe(f"/bucket/{name}", name.encode())
+    reads = list(read_all("flaky://bucket", list("abc"), [(1, 0)] * 3, sleep=slept.append))
+    assert [read.data for read in reads] == [b"a", b"b", b"c"]
+    assert [asked.count(f"/bucket/{name}") for name in "abc"] == [1, 3, 1]
+    assert slept == list(PAUSES_SECONDS[:2])
+
+
+def test_a_source_that_is_away_is_waited_for_once(bucket, flaky):
+    """While nothing arrives at all, only the first batch is tried again."""
+
+    def answer(_path):
+        raise TimeoutError
+
+    flaky.answer = answer
+    names = [f"{number:03d}" for number in range(3 * BATCH_FILES)]
+    for name in names:
+        bucket.pipe(f"/bucket/{name}", b"x")
+    slept = []
+    reads = list(read_all("flaky://bucket", names, [(1, 0)] * len(names), sleep=slept.append))
+    assert all(read.lost for read in reads)
+    assert slept == list(PAUSES_SECONDS)
+
+
+def test_a_disk_that_fails_is_tried_again():
+    """A local file whose bytes don't come (here this process's memory, at an address of nobody) is lost, not bad."""
+    slept = []
+    reads = list(read_all("/proc/self", ["mem"] * 5, [(0, 0)] * 5, sleep=slept.append))
+    assert {read.trouble for read in reads} == {"could not be read: Input/output error"}
+    assert slept == [*PAUSES_SECONDS] * 3
+
+
+def test_one_file_that_cannot_be_fetched(tmp_path, bucket, flaky):
+    """One lost file is set aside and tried anew by the next ingest; many end the ingest, and the old snapshot stays."""
+    upload(bucket, labelled(tmp_path / "photos", {"a": 20, "b": 20}))
+    home = tmp_path / "w" / "datasets" / "x"
+    lost = {"0003.png"}
+
+    def answer(path):
+        if path.rsplit("/", 1)[-1] in lost:
+            raise ConnectionResetError("reset by peer")
+
+    flaky.answer = answer
+    first = ingest("flaky://bucket/photos", home, RECIPE)
+    assert first.quarantined == [{"path": "a/0003.png", "reason": "could not be read: reset by peer"}]
+    upload(bucket, labelled(tmp_path / "more", {"a": 10}, first_seed=100))
+    lost |= {"0100.png"}
+    with pytest.raises(PipelineError, match=r"2 of 50 files .* could not be read: reset by peer"):
+        ingest("flaky://bucket/photos", home, RECIPE)
+    assert Snapshot.open(current(home)).id == first.snapshot
+    lost.clear()
+    assert ingest("flaky://bucket/photos", home, RECIPE).images["quarantined"] == 0
 
 
 def test_file_urls_are_folders(tmp_path):
