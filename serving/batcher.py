@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from serving import lending
-from serving.errors import BadBundle, DeadlineExceeded, Draining, ModelNotReady, Overloaded
+from serving.errors import BadBundle, BadInput, DeadlineExceeded, Draining, ModelNotReady, Overloaded
 from serving.row_queue import Arrays, Batch, BatchLimits, Due, Request, RowQueue
 
 if TYPE_CHECKING:
@@ -206,7 +206,11 @@ class Batcher:
             _fail(request.future, _expired())
 
     def compute(self, batch: Batch) -> None:
-        """Call the model for a batch that `take` gave, and resolve what is complete with it."""
+        """Call the model for a batch that `take` gave, and resolve what is complete with it.
+
+        Where it refuses the values, the halves of the batch are tried by themselves, and theirs, until only whoever
+        brought those values is left with the error.
+        """
         started = self._clock()
         error: Exception | None = None
         parts: list[Arrays] = []
@@ -215,6 +219,11 @@ class Batcher:
             if self._queue.limits.joins:
                 _check_rows(answer, batch.rows)
             parts = batch.split(answer)
+        except BadInput as refusal:
+            if len(batch.pieces) > 1:
+                self._part(batch)
+                return
+            error = refusal
         except Exception as failure:  # noqa: BLE001 - whoever waits gets it
             error = failure
         seconds = self._clock() - started
@@ -227,6 +236,16 @@ class Batcher:
             self._batch_done(rows=batch.rows, queue_seconds=waited, compute_seconds=seconds)
         for request in done:
             _resolve(request, error)
+
+    def _part(self, batch: Batch) -> None:
+        """Compute a batch in two calls, without those who hung up or failed meanwhile."""
+        with self._lock:
+            pieces = [piece for piece in batch.pieces if not piece.request.settled]
+            self._running -= batch.rows - sum(piece.rows for piece in pieces)
+        middle = (len(pieces) + 1) // 2
+        for half in (pieces[:middle], pieces[middle:]):
+            if half:
+                self.compute(Batch(tuple(half), sum(piece.rows for piece in half)))
 
     def _accept(self, request: Request, now: float) -> None:
         with self._lock:
