@@ -36,6 +36,10 @@ class Overloaded(CalotypeError):
         self.retry_after_ms = retry_after_ms
 
 
+class TooLarge(CalotypeError):
+    """A message over the limit, the caller's or the answer to it."""
+
+
 class Draining(CalotypeError):
     """The server is stopping and takes no new calls."""
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 from serving import model_card, tensors
 from serving.calls import Answer, Call, Method, Status, answered
-from serving.errors import BadInput, ModelNotFound, ModelNotReady
+from serving.errors import BadInput, ModelNotFound, ModelNotReady, TooLarge
 from serving.images import ImageSpec
 from serving.v2 import open_inference_pb2 as v2
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from serving.decoder import Decoder, Rows
     from serving.registry import Handle, Registry
     from serving.telemetry import Telemetry
+    from serving.tensors import Sent
 
 NAME: Final = "inference.GRPCInferenceService"
 
@@ -29,6 +29,9 @@ _EXTENSIONS: Final = ("model_repository", "statistics", "model_configuration", "
 _IMAGE: Final = "image"
 _IMAGE_DIMENSIONS: Final = 4
 _CHANNELS: Final = (1, 3)
+_CLASSES: Final = "classification"
+_SCORES_DIMENSIONS: Final = 2
+_MOST_DIGITS: Final = 18
 _ASKS_FOR_FINAL: Final = "triton_enable_empty_final_response"
 _FINAL: Final = "triton_final_response"
 
@@ -41,6 +44,7 @@ class InferenceService:
         decoder: reads encoded images in threads of its own; not owned.
         telemetry: where the statistics come from.
         version: of this program.
+        max_message_bytes: the largest answer.
     """
 
     def __init__(
@@ -50,11 +54,13 @@ class InferenceService:
         telemetry: Telemetry,
         *,
         version: str,
+        max_message_bytes: int = 2**31 - 1,
     ) -> None:
         self._registry = registry
         self._decoder = decoder
         self._telemetry = telemetry
         self._version = version
+        self._max_message_bytes = max_message_bytes
         self._loader = ThreadPoolExecutor(1, "loader")
         self._counting = ThreadPoolExecutor(1, "counting")  # other workers may have to be asked
 
@@ -144,28 +150,50 @@ class InferenceService:
     def infer(self, request: v2.ModelInferRequest, call: Call) -> Future[v2.ModelInferResponse]:
         """The outputs for some inputs; encoded files in a uint8 `image` are decoded first."""
         call.request_id = request.id
-        feeds = tensors.read_inputs(request)
+        handle = self._acquire(request.model_name, request.model_version, call)
+        accepted = False
+        try:
+            given = tensors.sent(request)
+            wanted = _wanted(request, handle.outputs)
+            image = _encoded(given, handle)
+            _check_inputs(given, handle, image)
+            call.images = _rows(given)
+            respond = _Responder(request, handle, wanted, self._max_message_bytes)
+            if image is None and not any(item.slow for item in given):
+                feeds = tensors.read_now(given)
+                return handle.infer(feeds, outputs=respond.names, deadline=call.deadline, make=respond)
+            answer = self._prepared(given, image, call, handle, respond)
+            accepted = True
+        finally:
+            if not accepted:
+                handle.release()
+        answer.add_done_callback(lambda _: handle.release())
+        return answer
+
+    def _prepared(
+        self, given: list[Sent], image: ImageSpec | None, call: Call, handle: Handle, respond: _Responder
+    ) -> Answer[v2.ModelInferResponse]:
+        """The answer where contents or files must first be read, which takes too long for a transport's thread."""
         answer: Answer[v2.ModelInferResponse] = Answer()
-        with ExitStack() as held:
-            handle = held.enter_context(self._acquire(request.model_name, request.model_version, call))
-            names = _output_names(request, handle)
-            call.images = _rows(feeds)
+        files = "" if image is None else _IMAGE
 
-            def respond(arrays: Mapping[str, NDArray[Any]]) -> v2.ModelInferResponse:
-                return _response(request, handle, arrays, names)
+        def infer(feeds: Mapping[str, NDArray[Any]]) -> None:
+            made = handle.infer(feeds, outputs=respond.names, deadline=call.deadline, make=respond)
+            answer.follow(made, _itself)
 
-            def infer(feeds: Mapping[str, NDArray[Any]]) -> None:
-                answer.follow(handle.infer(feeds, outputs=names, deadline=call.deadline), respond)
-
-            image = _encoded(feeds, handle.inputs)
+        def decode(feeds: Mapping[str, NDArray[Any]]) -> None:
             if image is None:
                 infer(feeds)
-            else:
-                spec = handle.bundle.image if handle.bundle is not None else image
-                decoding = self._decoder.read(feeds[_IMAGE].ravel().tolist(), spec, call)
-                answer.continue_with(decoding, lambda rows: infer({**feeds, _IMAGE: _all_readable(rows)}))
-                release = held.pop_all().close
-                decoding.add_done_callback(lambda _: release())
+                return
+            decoding = self._decoder.read(feeds[_IMAGE].tolist(), image, call)
+            answer.continue_with(decoding, lambda rows: infer({**feeds, _IMAGE: _all_readable(rows)}))
+
+        if any(item.slow for item in given):
+            size_bytes = sum(item.read_bytes for item in given)
+            reading = self._decoder.work(tensors.read(given, files=files), call, rows=0, size_bytes=size_bytes)
+            answer.continue_with(reading, decode)
+        else:
+            decode(tensors.read_now(given, files=files))
         return answer
 
     def stream_infer(self, request: v2.ModelInferRequest, call: Call) -> Future[v2.ModelStreamInferResponse]:
@@ -203,38 +231,88 @@ class InferenceService:
 
 
 def _number(version: str) -> int:
-    if version and not (version.isascii() and version.isdigit()):
-        raise BadInput(f"A version is decimal digits, or empty for the one being served. Received: {version!r}")
+    if version and not (version.isascii() and version.isdigit() and len(version) <= _MOST_DIGITS):
+        raise BadInput(
+            f"A version is at most {_MOST_DIGITS} decimal digits, or empty for the one being served. "
+            f"Received: {version!r}"
+        )
     return int(version or 0)
 
 
-def _rows(feeds: Mapping[str, NDArray[Any]]) -> int:
-    return next((len(array) for array in feeds.values() if array.ndim), 1)
+def _rows(given: list[Sent]) -> int:
+    return next((item.shape[0] for item in given if item.shape), 1)
 
 
-def _output_names(request: v2.ModelInferRequest, handle: Handle) -> tuple[str, ...]:
-    known = [spec.name for spec in handle.outputs]
-    names = tuple(output.name for output in request.outputs) or tuple(known)
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise BadInput(f"Model {handle.name!r} has the outputs {known}. Received: {unknown}")
-    return names
+def _wanted(request: v2.ModelInferRequest, outputs: tuple[TensorSpec, ...]) -> dict[str, int]:
+    """The outputs asked for, by name, each with its number of classes; 0: the output itself."""
+    specs = {spec.name: spec for spec in outputs}
+    wanted: dict[str, int] = {}
+    for output in request.outputs:
+        spec = specs.get(output.name)
+        if spec is None:
+            raise BadInput(f"The model has the outputs {list(specs)}. Received: {output.name!r}")
+        if output.name in wanted:
+            raise BadInput(f"The output {output.name!r} was asked for twice.")
+        wanted[output.name] = _class_count(output, spec)
+    return wanted or dict.fromkeys(specs, 0)
 
 
-def _encoded(feeds: Mapping[str, NDArray[Any]], inputs: tuple[TensorSpec, ...]) -> ImageSpec | None:
-    """What files in `image` are to become; None: there are none."""
-    image = feeds.get(_IMAGE)
-    if image is None or image.dtype != object:
+def _class_count(output: v2.ModelInferRequest.InferRequestedOutputTensor, spec: TensorSpec) -> int:
+    if _CLASSES not in output.parameters:
+        return 0
+    given = output.parameters[_CLASSES]
+    kind = given.WhichOneof("parameter_choice")
+    count = getattr(given, kind) if kind in ("int64_param", "uint64_param") else 0
+    if count < 1:
+        raise BadInput(
+            f"`classification` of the output {output.name!r} is how many classes of each row are wanted, an "
+            f"int64_param from 1 up. Received: {str(given).strip() or 'nothing'}"
+        )
+    rows_only = spec.shape[:1] == (None,) and len(spec.shape) == 1
+    if spec.dtype in ("bool", "string") or rows_only or len(spec.shape) > _SCORES_DIMENSIONS:
+        raise BadInput(
+            f"`classification` needs an output of scores, [rows, classes]. Received: {output.name!r} of shape "
+            f"{tensors.shape(spec)} and datatype {tensors.datatype(spec)}"
+        )
+    return int(count)
+
+
+def _encoded(given: list[Sent], handle: Handle) -> ImageSpec | None:
+    """What files in `image` are to become; None: there are none. Only pixels can come as files."""
+    image = next((item for item in given if item.name == _IMAGE and item.dtype == "string"), None)
+    spec = next((spec for spec in handle.inputs if spec.name == _IMAGE and spec.dtype == "uint8"), None)
+    if image is None or spec is None:
         return None
-    shape = next((spec.shape for spec in inputs if spec.name == _IMAGE and spec.dtype == "uint8"), ())
+    shape = spec.shape
     if len(shape) != _IMAGE_DIMENSIONS or shape[3] not in _CHANNELS or not (shape[1] and shape[2]):
         raise BadInput(
             "BYTES in `image` are encoded files, which this model cannot take: its `image` is not "
             "uint8 [rows, height, width, 1 or 3]."
         )
-    if image.size != len(image) or not image.size:
+    if len(image.shape) != 1 or not image.elements:
         raise BadInput(f"Encoded files in `image` have the shape [rows]. Received: {list(image.shape)}")
-    return ImageSpec(shape[1], shape[2], shape[3])
+    return handle.bundle.image if handle.bundle is not None else ImageSpec(shape[1], shape[2], shape[3])
+
+
+def _check_inputs(given: list[Sent], handle: Handle, image: ImageSpec | None) -> None:
+    """Refuse by names, datatypes, shapes and rows, before any contents are looked at."""
+    specs = {spec.name: spec for spec in handle.inputs}
+    names = [item.name for item in given]
+    if specs.keys() != set(names):
+        raise BadInput(f"Model {handle.name!r} takes the inputs {sorted(specs)}. Received: {sorted(names)}")
+    limits = handle.tuning.limits
+    for item in given:
+        if image is None or item.name != _IMAGE:
+            tensors.check(item, specs[item.name])
+        rows = item.shape[0] if item.shape else 0
+        if limits.joins and rows > limits.max_queue_rows:
+            raise BadInput(
+                f"A request may have at most --max-queue-rows = {limits.max_queue_rows} rows. Received: {rows}"
+            )
+
+
+def _itself(message: v2.ModelInferResponse) -> v2.ModelInferResponse:
+    return message
 
 
 def _all_readable(rows: Rows) -> NDArray[Any]:
@@ -245,24 +323,48 @@ def _all_readable(rows: Rows) -> NDArray[Any]:
     return rows.pixels
 
 
-def _response(
-    request: v2.ModelInferRequest, handle: Handle, arrays: Mapping[str, NDArray[Any]], names: tuple[str, ...]
-) -> v2.ModelInferResponse:
-    version = str(handle.version)
-    response = v2.ModelInferResponse(model_name=handle.name, model_version=version, id=request.id)
-    counts = {output.name: _class_count(output) for output in request.outputs}
-    labels = handle.bundle.labels if handle.bundle is not None else ()
-    for name in names:
-        array = arrays[name]
-        if counts.get(name):
-            array = tensors.classes(array, labels, counts[name])
-        tensors.add_output(response, name, array)
-    return response
+class _Responder:
+    """Makes a request's answer of the arrays; called in the thread that computed them.
 
+    Args:
+        request: to be answered.
+        handle: on the version that answers.
+        wanted: outputs with their numbers of classes, as `_wanted` finds them.
+        max_message_bytes: of the answer.
+    """
 
-def _class_count(output: v2.ModelInferRequest.InferRequestedOutputTensor) -> int:
-    given = output.parameters.get("classification")
-    return 0 if given is None else max(given.int64_param, given.uint64_param)
+    __slots__ = ("_head", "_labels", "_max_bytes", "_wanted", "names")
+
+    def __init__(
+        self, request: v2.ModelInferRequest, handle: Handle, wanted: Mapping[str, int], max_message_bytes: int
+    ) -> None:
+        self._head = (handle.name, str(handle.version), request.id)
+        self._labels = handle.bundle.labels if handle.bundle is not None else ()
+        self._wanted = wanted
+        self._max_bytes = max_message_bytes
+        self.names = tuple(wanted)
+
+    def __call__(self, arrays: Mapping[str, NDArray[Any]]) -> v2.ModelInferResponse:
+        """The answer.
+
+        Raises:
+            TooLarge: it would be over the limit; nothing was copied.
+            BadInput: classes of an output that turned out to be no scores.
+        """
+        wanted = [(name, arrays[name], count) for name, count in self._wanted.items()]
+        self._check(sum(tensors.least_bytes(array, count) for _, array, count in wanted))
+        name, version, id_ = self._head
+        response = v2.ModelInferResponse(model_name=name, model_version=version, id=id_)
+        for output, array, count in wanted:
+            tensors.add_output(response, output, tensors.classes(array, self._labels, count) if count else array)
+        return response
+
+    def _check(self, size_bytes: int) -> None:
+        if size_bytes > self._max_bytes:
+            raise TooLarge(
+                f"The answer would have at least {size_bytes} bytes, and a message may have {self._max_bytes} "
+                "(--max-message-bytes): send fewer rows in one request, or ask for fewer outputs."
+            )
 
 
 def _then(source: Future[Any], make: Callable[[Any], Any]) -> Future[Any]:

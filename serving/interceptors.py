@@ -27,10 +27,6 @@ class BadMessage(errors.BadInput):
     """Bytes that are no message."""
 
 
-class TooLarge(errors.CalotypeError):
-    """A message over the limit."""
-
-
 STATUS: Mapping[type[errors.CalotypeError], StatusCode] = {
     errors.BadInput: StatusCode.INVALID_ARGUMENT,
     errors.ModelNotFound: StatusCode.NOT_FOUND,
@@ -40,7 +36,7 @@ STATUS: Mapping[type[errors.CalotypeError], StatusCode] = {
     errors.DeadlineExceeded: StatusCode.DEADLINE_EXCEEDED,
     errors.Unauthenticated: StatusCode.UNAUTHENTICATED,
     errors.PermissionDenied: StatusCode.PERMISSION_DENIED,
-    TooLarge: StatusCode.RESOURCE_EXHAUSTED,
+    errors.TooLarge: StatusCode.RESOURCE_EXHAUSTED,
 }
 
 OK = Status(StatusCode.OK)
@@ -101,7 +97,7 @@ class Desk:
         if self.tokens is not None:
             self.tokens.grant(call.metadata)
         if len(data) > self._max_message_bytes:
-            raise TooLarge(
+            raise errors.TooLarge(
                 f"A message may have {self._max_message_bytes} bytes (--max-message-bytes): send fewer images in one, "
                 f"or have the server started with a larger limit. Received: {len(data)}"
             )

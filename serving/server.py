@@ -87,6 +87,7 @@ class Server:
             self._decoder,
             self.telemetry,
             version=importlib.metadata.version("calotype"),
+            max_message_bytes=settings.max_message_bytes,
         )
         methods = (*PredictionService(self.registry, self._decoder).methods(), *self._inference.methods())
         if tokens is not None:

@@ -115,6 +115,18 @@ def publish_reconstructor(models: Path, name: str = "digits-ae", *, threshold: f
     return bundles.publish(models, bundle, model)
 
 
+def echo() -> bytes:
+    """The ONNX file of a model that gives the strings of its input `image`, [rows, any], back as `words`."""
+    kind = TensorProto.STRING
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["image"], ["words"])],
+        "fake",
+        [helper.make_tensor_value_info("image", kind, ["rows", "any"])],
+        [helper.make_tensor_value_info("words", kind, ["rows", "any"])],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
+
+
 def write_plain(models: Path, name: str = "plain", version: int = 1, *, model: bytes | None = None) -> Path:
     """A version folder as anybody's exporter leaves it: only a model.onnx, no bundle."""
     folder = models / name / str(version)

@@ -153,9 +153,10 @@ def served(registry: FakeRegistry, form: str = "core", tokens: Tokens | None = N
     decoder = Decoder(
         threads=1, max_image_pixels=10_000, max_queue_rows=1000, max_queue_bytes=10_000_000, telemetry=telemetry
     )
-    inference = InferenceService(registry, decoder, telemetry, version="0.0")
+    largest = options.get("max_message_bytes", 2**26)
+    inference = InferenceService(registry, decoder, telemetry, version="0.0", max_message_bytes=largest)
     methods = (*PredictionService(registry, decoder).methods(), *inference.methods())
-    desk = Desk(telemetry, tokens=tokens, max_message_bytes=options.get("max_message_bytes", 2**26))
+    desk = Desk(telemetry, tokens=tokens, max_message_bytes=largest)
     if tokens is not None:
         methods = guarded(methods, tokens)
     transport = FORMS[form](methods, desk, Options(port=0, **options))

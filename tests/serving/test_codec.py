@@ -89,16 +89,16 @@ def test_tensors_survive_raw_and_typed(dtype, data):
     datatype, field = TYPED[dtype]
     message = v2.ModelInferRequest(raw_input_contents=[array.tobytes()])
     message.inputs.add(name="x", datatype=datatype, shape=array.shape)
-    assert tensors.read_inputs(message)["x"].tobytes() == array.tobytes()
+    assert tensors.read_now(tensors.sent(message))["x"].tobytes() == array.tobytes()
     if not array.size:
         return
     del message.raw_input_contents[:]
     if field is None:
         with pytest.raises(BadInput, match="raw_input_contents"):
-            tensors.read_inputs(message)
+            tensors.read_now(tensors.sent(message))
         return
     getattr(message.inputs[0].contents, field).extend(array.ravel().tolist())
-    read = tensors.read_inputs(message)["x"]
+    read = tensors.read_now(tensors.sent(message))["x"]
     assert (read.dtype, read.shape) == (array.dtype, array.shape)
     np.testing.assert_array_equal(read, array)
 
@@ -108,7 +108,7 @@ def test_bytes_survive_packing(values):
     """Each with its length before it."""
     message = v2.ModelInferRequest(raw_input_contents=[tensors.packed(values)])
     message.inputs.add(name="x", datatype="BYTES", shape=[len(values)])
-    assert tensors.read_inputs(message)["x"].tolist() == values
+    assert tensors.read_now(tensors.sent(message), files="x")["x"].tolist() == values
 
 
 @given(st.binary(max_size=40), st.integers(0, 5))
@@ -117,7 +117,7 @@ def test_damaged_bytes_are_bad_input_or_what_they_say(raw, count):
     message = v2.ModelInferRequest(raw_input_contents=[raw])
     message.inputs.add(name="x", datatype="BYTES", shape=[count])
     try:
-        read = tensors.read_inputs(message)["x"]
+        read = tensors.read_now(tensors.sent(message), files="x")["x"]
     except BadInput:
         return
     assert tensors.packed(read.tolist()) == raw
