@@ -5,13 +5,13 @@ It draws what a snapshot holds; it knows no source.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pipelines import manifest
+from pipelines.files import replacing
 from pipelines.manifest import PARTS
 
 if TYPE_CHECKING:
@@ -100,10 +100,6 @@ def _cut(text: str, most: int) -> str:
 
 
 def _save(sheet: Image.Image, path: Path) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        sheet.save(temporary, "PNG")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as beside:
+        sheet.save(beside, "PNG")
     return path

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from pipelines import manifest
 from pipelines.errors import BadSource, PipelineError
+from pipelines.files import sync
 from pipelines.manifest import PARTS
 from serving.images import ImageSpec
 
@@ -284,6 +285,7 @@ def seal(arrangement: Arrangement, rows: pa.Table, *, snapshots: Path, shelves: 
     target = snapshots / arrangement.id()
     if _is_whole(target):
         manifest.write(rows, target / manifest.MANIFEST)
+        sync(snapshots)
         return target
     temporary = snapshots / f".{target.name}.{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -295,7 +297,12 @@ def seal(arrangement: Arrangement, rows: pa.Table, *, snapshots: Path, shelves: 
         np.savez(temporary / ROWS, classes=arrangement.classes, places=arrangement.places)
         manifest.write(rows, temporary / manifest.MANIFEST)
         (temporary / SNAPSHOT).write_text(json.dumps(_said(arrangement), indent=1), encoding="utf-8")
+        for path in (*(temporary / PIXELS).iterdir(), temporary / ROWS, temporary / SNAPSHOT):
+            sync(path)
+        for place in (temporary / PIXELS, temporary):
+            sync(place)
         temporary.rename(target)
+        sync(snapshots)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import uuid
 from dataclasses import dataclass
 from functools import lru_cache
@@ -193,6 +194,8 @@ class _Writers:
 
     def publish(self) -> dict[str, int]:
         for name, file in self._open.items():
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut could leave a whole file of zeros
             file.close()
             (self._journal / f".{name}").rename(self._journal / name)
         self._open = {}
@@ -238,7 +241,7 @@ def _publish(chunk: Chunk, stem: str, entries: Sequence[Entry], *, rows: dict[st
     path = chunk.journal / f"{stem}.json"
     temporary = path.with_name(f".{path.name}")
     try:
-        temporary.write_text(
+        temporary.write_text(  # not synced: one that a power cut spoiled is no JSON, and the chunk is done again
             json.dumps({"canvas": chunk.canvas.key(), "columns": columns, "rows": rows}), encoding="utf-8"
         )
         temporary.rename(path)

@@ -20,6 +20,7 @@ import pyarrow as pa
 from pipelines import manifest
 from pipelines.config import DataRecipe
 from pipelines.errors import BadSource, PipelineError
+from pipelines.files import sync, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,16 +95,10 @@ class Dataset:
             ) from error
 
     def write(self, folder: Path) -> None:
-        """Make this the state of the dataset, in one step that survives a power cut."""
-        temporary = folder / f".{DATASET}.{os.getpid()}"
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                json.dump(asdict(self), file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(folder / DATASET)
-        finally:
-            temporary.unlink(missing_ok=True)
+        """Make this the state of the dataset, in one step that survives a power cut; what it names is there by then."""
+        for place in (folder, *folder.parents[:2]):
+            sync(place)
+        write_atomically(folder / DATASET, json.dumps(asdict(self), indent=1).encode())
 
     def snapshot_path(self, folder: Path) -> Path:
         """The current snapshot's folder."""

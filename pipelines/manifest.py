@@ -5,7 +5,6 @@ It knows the columns and what a path says (label, part), not what an image is.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -14,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from pipelines.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -120,12 +121,10 @@ def _values(column: pa.ChunkedArray, *, shared: bool) -> list[Any]:
 
 def write(rows: pa.Table, path: Path) -> None:
     """Put a table at `path` in one step: a reader sees the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        pq.write_table(rows, temporary, compression="zstd", row_group_size=_ROW_GROUP)
-        temporary.replace(path)
+        with replacing(path) as beside:
+            pq.write_table(rows, beside, compression="zstd", row_group_size=_ROW_GROUP)
     finally:
-        temporary.unlink(missing_ok=True)
         pa.default_memory_pool().release_unused()
 
 

@@ -439,6 +439,42 @@ def test_a_workspace_inside_the_source(source):
     assert state(source) == before
 
 
+def test_what_counts_is_on_the_disk_first(source, home, monkeypatch):
+    """When dataset.json is replaced, all that it names is synced, folders too; only then old things go."""
+    events = []
+    fsync, replace, unlink = os.fsync, os.replace, os.unlink
+
+    def sync(descriptor):
+        status = os.fstat(descriptor)
+        events.append(("sync", status.st_ino))
+        fsync(descriptor)
+
+    def rename(old, new, **options):
+        events.append(("rename", os.fspath(new)))
+        replace(old, new, **options)
+
+    def remove(path, **options):
+        events.append(("remove", os.fspath(path)))
+        unlink(path, **options)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", rename)
+    monkeypatch.setattr(os, "unlink", remove)
+    for classes in ({}, {"emu": 10}):
+        labelled(source, classes, first_seed=700)
+        before = Dataset.read(home)
+        events.clear()
+        result = ingest(str(source), home, RECIPE)
+        now = Dataset.read(home)
+        counts = events.index(("rename", str(home / "dataset.json")))
+        needed = [*result.path.rglob("*"), result.path, result.path.parent, home / now.ledger, home, home.parent]
+        synced = {what for kind, what in events[:counts] if kind == "sync"}
+        assert [path for path in needed if path.stat().st_ino not in synced] == []
+        assert events[counts - 1] == ("sync", (home / "dataset.json").stat().st_ino)
+        assert events[counts + 1] == ("sync", home.stat().st_ino)
+    assert events.index(("remove", str(home / before.ledger))) > counts
+
+
 def test_one_ingest_at_a_time(source, home):
     """A second ingest of a dataset is told to wait; nothing gets mixed up."""
     with locked(home), pytest.raises(PipelineError, match="under way"):
