@@ -219,7 +219,7 @@ def withdraw(models: Path, name: str, version: int) -> int:
             if not others:
                 raise BadInput(f"Version {version} is the only one of {name!r}; there is none to go back to.")
             (folder / str(version)).rename(folder / f"{_WITHDRAWN}{version}")
-            _sync(folder)
+            _sync_if_possible(folder)
             return others[-1]
     except OSError as error:
         raise BadRepository(f"{folder} can't be changed ({_why(error)}); nothing was withdrawn.") from error
@@ -250,12 +250,12 @@ def _publish(folder: Path, bundle: Bundle, model: bytes) -> int:
         _write_at_once(folder / _LAST_VERSION, f"{number}\n")
         staging.rename(folder / str(number))
     except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        if makes_config:
-            config.unlink(missing_ok=True)
+        if not (folder / str(number)).exists():  # else the interruption came after the rename: it is published
+            shutil.rmtree(staging, ignore_errors=True)
+            if makes_config:
+                config.unlink(missing_ok=True)
         raise
-    _sync(folder)
-    _sync(folder.parent)
+    _sync_if_possible(folder, folder.parent)
     return number
 
 
@@ -294,6 +294,13 @@ def _write_at_once(path: Path, text: str) -> None:
     beside = path.with_name(f"{_STAGING}{path.name}")
     _write(beside, text.encode())
     beside.replace(path)
+
+
+def _sync_if_possible(*folders: Path) -> None:
+    """After a rename: it has happened, whatever becomes of this; a crash soon after might undo it, and nothing else."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            _sync(folder)
 
 
 def _sync(folder: Path) -> None:

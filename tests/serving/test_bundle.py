@@ -246,6 +246,37 @@ def test_a_publisher_killed_at_any_step_leaves_the_old_state_or_the_new(tmp_path
     assert step > 8
 
 
+_FAILS_AFTER_RENAME = """
+import errno, os, sys
+from pathlib import Path
+from serving import bundle as bundles
+from tests.serving import fake_models
+
+models, what = Path(sys.argv[1]), sys.argv[2]
+renamed = False
+def fail(event, args):
+    global renamed
+    renamed = renamed or (event == "os.rename" and Path(os.fsdecode(args[1])).name in ("2", ".withdrawn-2"))
+    if renamed and event == "open" and Path(os.fsdecode(args[0])) in (models, models / "digits"):
+        raise OSError(errno.EIO, "Input/output error")
+bundle, model = fake_models.classifier()
+if what == "withdraw":
+    bundles.publish(models, bundle, model)
+sys.addaudithook(fail)
+print(bundles.publish(models, bundle, model) if what == "publish" else bundles.withdraw(models, "digits", 2))
+"""
+
+
+@pytest.mark.parametrize(("what", "returned", "versions"), [("publish", 2, [1, 2]), ("withdraw", 1, [1])])
+def test_what_fails_after_the_rename_does_not_deny_it(tmp_path, what, returned, versions):
+    """A folder that can't be synced: the version is published, or withdrawn, and its caller is told so."""
+    fake_models.publish_classifier(tmp_path)
+    command = [sys.executable, "-c", _FAILS_AFTER_RENAME, str(tmp_path), what]
+    child = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert child.stdout == f"{returned}\n", child.stderr
+    assert bundles.versions(tmp_path, "digits") == versions
+
+
 # ---- withdraw -----------------------------------------------------------------------------------
 
 
