@@ -85,7 +85,7 @@ def run_values(record: RunRecord, *, nothing_new: bool, seconds: dict[str, float
         "reason": NOTHING_NEW if nothing_new else record.reason,
         "metrics": record.metrics,
         "images": record.images,
-        "seconds": dict.fromkeys(STAGES, 0.0) | seconds,
+        "seconds": dict.fromkeys(STAGES, 0.0) | {stage: round(spent, 3) for stage, spent in seconds.items()},
         "report": record.report,
     }
 
