@@ -45,6 +45,10 @@ CANCELLED = Status(StatusCode.CANCELLED, "The caller hung up.")
 PUSHBACK = "grpc-retry-pushback-ms"
 REQUEST_ID = "x-request-id"
 
+# Of a sentence or a word that a caller chose: a status travels as headers, for which 8 KiB are the limit, and gRPC
+# writes a byte that is not ASCII as three.
+_MOST_TEXT_BYTES = 1024
+
 _log = logs.logger("calls")
 
 
@@ -67,7 +71,8 @@ class Desk:
     Args:
         telemetry: told of every call.
         tokens: one of which every call needs; None: none.
-        max_message_bytes: the largest request; the transport takes a little more, so that this can say what is wrong.
+        max_message_bytes: the largest request, and answer; the transport takes a little more, so that this can say
+            what is wrong.
     """
 
     def __init__(
@@ -103,17 +108,31 @@ class Desk:
             )
         return parse(method, data)
 
+    def write(self, message: Any) -> bytes:
+        """An answer as bytes.
+
+        Raises:
+            TooLarge: over the limit.
+        """
+        data: bytes = message.SerializeToString()
+        if len(data) > self._max_message_bytes:
+            raise errors.TooLarge(
+                f"The answer has {len(data)} bytes, and a message may have {self._max_message_bytes} "
+                "(--max-message-bytes): send fewer rows in one request, or ask for less."
+            )
+        return data
+
     def explain(self, error: BaseException, call: Call) -> Status:
         """The status that tells the caller of `error`; what nobody foresaw is told to the log alone."""
         for kind in type(error).__mro__:
             code = STATUS.get(kind)
             if code is not None:
-                return Status(code, str(error), _trailers(error))
+                return Status(code, cut(str(error)), _trailers(error))
         incident = secrets.token_hex(8)
         fields = {
             "incident": incident,
             "method": call.method,
-            "model": call.model,
+            "model": cut(call.model),
             "version": call.version,
             "request_id": request_id(call),
         }
@@ -139,7 +158,7 @@ class Desk:
                 method=call.method,
                 code=code,
                 ms=seconds * 1000,
-                model=call.model,
+                model=cut(call.model),
                 version=call.version,
                 images=call.images,
                 request_id=request_id(call),
@@ -149,7 +168,17 @@ class Desk:
 
 def request_id(call: Call) -> str:
     """The caller's id of a request, from its message or else its metadata; empty when it gave none."""
-    return call.request_id or str(call.metadata.get(REQUEST_ID, ""))
+    return cut(call.request_id or str(call.metadata.get(REQUEST_ID, "")))
+
+
+def cut(text: str) -> str:
+    """`text`, or so much of its beginning as a status or a line of the log has room for."""
+    if 4 * len(text) <= _MOST_TEXT_BYTES:  # no character has more bytes
+        return text
+    data = text.encode(errors="replace")
+    if len(data) <= _MOST_TEXT_BYTES:
+        return text
+    return data[:_MOST_TEXT_BYTES].decode(errors="ignore") + f" … ({len(data)} bytes)"
 
 
 def hung_up(call: Call) -> Status:

@@ -145,7 +145,7 @@ class AioTransport:
             try:
                 future = method.start(desk.read(method, data, call), call)
                 message = future.result() if future.done() else await asyncio.wrap_future(future)
-                return message.SerializeToString()  # type: ignore[no-any-return]
+                return desk.write(message)
             except asyncio.CancelledError:
                 status = hung_up(call)
                 raise

@@ -144,7 +144,7 @@ class StreamCall:
             self._desk.finished(call, hung_up(call))
         else:
             try:
-                message = future.result().SerializeToString()
+                message = self._desk.write(future.result())
                 self._desk.finished(call, OK)
             except Exception as error:  # noqa: BLE001 as above
                 message = self._refusal(request, call, error)

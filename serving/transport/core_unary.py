@@ -86,7 +86,7 @@ class UnaryCall:
             desk.finished(call, hung_up(call))
             return
         try:
-            message = future.result().SerializeToString()
+            message = desk.write(future.result())
         except Exception as error:  # noqa: BLE001 as above
             self._end(desk.explain(error, call))
             return

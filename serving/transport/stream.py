@@ -94,11 +94,14 @@ class Stream:
         self._pending.discard(future)
         if future.cancelled():
             self._desk.finished(call, hung_up(call))
-        elif (error := future.exception()) is not None:
-            self._refuse(request, call, error)
         else:
-            self._outbox.put_nowait(future.result().SerializeToString())
-            self._desk.finished(call, OK)
+            try:
+                message = self._desk.write(future.result())
+            except Exception as error:  # noqa: BLE001 as above
+                self._refuse(request, call, error)
+            else:
+                self._outbox.put_nowait(message)
+                self._desk.finished(call, OK)
         self._end_if_done()
 
     def _refuse(self, request: Any, call: Call, error: BaseException) -> None:

@@ -161,6 +161,7 @@ def served(registry: FakeRegistry, form: str = "core", tokens: Tokens | None = N
         methods = guarded(methods, tokens)
     transport = FORMS[form](methods, desk, Options(port=0, **options))
     transport.start()
+    transport.set_health("", serving=True)
     try:
         yield Rig(f"127.0.0.1:{transport.port}", registry, telemetry, transport)
     finally:

@@ -103,7 +103,17 @@ def test_an_answer_over_the_limit_is_refused(form):
         with pytest.raises(grpc.RpcError) as caught:
             stub.Classify(v1.ClassifyRequest(model="digits", images=v1.Images(pixels=block)), timeout=10)
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "--max-message-bytes" in caught.value.details()
         assert stub.Classify(request("small"), timeout=10).request_id == "small"
+        big = v1.ClassifyRequest(model="digits", images=v1.Images(pixels=block), request_id="big")
+        answers = list(stub.StreamClassify(iter([big, request("small")]), timeout=10))
+        assert {answer.request_id: answer.error.code for answer in answers} == {
+            "big": "RESOURCE_EXHAUSTED",
+            "small": "",
+        }
+        written = rig.telemetry.exposition().decode()
+    assert 'code="RESOURCE_EXHAUSTED",method="Classify"' in written
+    assert 'code="RESOURCE_EXHAUSTED",method="StreamClassify"' in written
 
 
 def test_an_unknown_method_is_unimplemented(channel):
@@ -202,6 +212,43 @@ def test_health_is_told_per_service_and_per_model(rig, channel):
     for serving, status in ((True, SERVING), (False, NOT_SERVING)):
         rig.transport.set_health("digits", serving=serving)
         assert next(watch).status == status
+
+
+def test_the_services_serve_when_the_server_does(rig, channel):
+    """A balancer that asks for one of them hears the truth while nothing is loaded."""
+    stub = health_pb2_grpc.HealthStub(channel)
+    for serving, status in ((False, NOT_SERVING), (True, SERVING)):
+        rig.transport.set_health("", serving=serving)
+        for name in ("", "calotype.v1.PredictionService", "inference.GRPCInferenceService"):
+            assert stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=10).status == status
+
+
+def test_services_do_not_serve_before_it_is_said(form):
+    """A server that is loading has them, and they say no."""
+    methods = PredictionService(two_models(), None).methods()
+    transport = FORMS[form](methods, Desk(Telemetry()), Options(port=0))
+    transport.start()
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{transport.port}") as channel:
+            asked = health_pb2.HealthCheckRequest(service="calotype.v1.PredictionService")
+            assert health_pb2_grpc.HealthStub(channel).Check(asked, timeout=10).status == NOT_SERVING
+    finally:
+        transport.drain_and_stop(1.0)
+
+
+@pytest.mark.parametrize("letter", ["x", "\N{CAMERA}"])
+def test_a_long_name_is_not_found_like_a_short_one(channel, letter):
+    """What a status quotes is cut: it travels as headers, which have a limit."""
+    for call in (
+        lambda: v1_grpc.PredictionServiceStub(channel).Classify(v1.ClassifyRequest(model=letter * 900), timeout=10),
+        lambda: health_pb2_grpc.HealthStub(channel).Check(
+            health_pb2.HealthCheckRequest(service=letter * 20_000), timeout=10
+        ),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            call()
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        assert len(caught.value.details().encode()) < 1100
 
 
 def test_reflection_lists_the_services(channel):
