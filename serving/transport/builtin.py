@@ -30,11 +30,10 @@ class Uncounted(Desk):
 
 
 def table(methods: Iterable[Method], desk: Desk, known: Health) -> Table:
-    """Everything that a transport serves but the health Watch, and says in `known` that the services serve."""
+    """Everything that a transport serves but the health Watch; tells `known` of the services."""
     methods = tuple(methods)
     services = dict.fromkeys(method.service for method in methods)
-    for service in services:
-        known.set(service, serving=True)
+    known.add_services(services)
     found: Table = {method.path: (method, desk) for method in methods}
     found |= {method.path: (method, Uncounted()) for method in known.methods()}
     told = Uncounted(desk.tokens)

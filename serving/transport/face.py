@@ -81,7 +81,7 @@ class Transport(Protocol):
         ...
 
     def set_health(self, name: str, *, serving: bool) -> None:
-        """Say in grpc.health.v1 whether a service or a model (or "", the server) serves; any thread may."""
+        """Say in grpc.health.v1 whether a model, or "": the server with its services, serves; any thread may."""
         ...
 
     def drain_and_stop(self, grace_seconds: float) -> None:

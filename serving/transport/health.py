@@ -12,7 +12,7 @@ from serving.calls import Method, answered
 from serving.errors import ModelNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from concurrent.futures import Future
 
     from serving.calls import Call
@@ -37,19 +37,27 @@ class _Watch:
 class Health:
     """Statuses by name; every method may be called from any thread.
 
-    Mutable, under `_lock`: `_known` (name -> status), `_watches`, `_draining`.
+    Mutable, under `_lock`: `_known` (name -> status), `_services`, `_watches`, `_draining`.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[str, int] = {}
+        self._services: tuple[str, ...] = ()
         self._watches: set[_Watch] = set()
         self._draining = False
 
-    def set(self, name: str, *, serving: bool) -> None:
-        """Say whether `name` serves; while draining nothing does."""
+    def add_services(self, names: Iterable[str]) -> None:
+        """Know these services; each serves when the server, "", does, which it doesn't yet."""
         with self._lock:
-            self._known[name] = SERVING if serving and not self._draining else NOT_SERVING
+            self._services = tuple(names)
+            self._known |= dict.fromkeys(self._services, NOT_SERVING)
+
+    def set(self, name: str, *, serving: bool) -> None:
+        """Say whether `name`, a model or "", serves; while draining nothing does."""
+        with self._lock:
+            status = SERVING if serving and not self._draining else NOT_SERVING
+            self._known |= dict.fromkeys((name,) if name else ("", *self._services), status)
             self._tell()
 
     def drain(self) -> None:
