@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines import pool
 from pipelines.errors import PipelineError
 from pipelines.journal import COLUMNS, Canvas, Chunk, Shelf, chunked, published
-from pipelines.reading import is_lost, read_all
+from pipelines.reading import is_lost, read_all, without_userinfo
 from serving import images
 from serving.errors import BadInput
 
@@ -131,7 +131,7 @@ def check_lost(outcomes: Sequence[Outcome], *, root: str) -> None:
     in_a_row = max((len(list(run)) for are, run in groupby(map(is_lost, reasons)) if are), default=0)
     if len(lost) > max(1, len(reasons) * MOST_LOST) or in_a_row > MOST_LOST_IN_A_ROW:
         raise PipelineError(
-            f"{len(lost)} of {len(reasons)} files of the source {root} {lost[0]}. At most {MOST_LOST:.0%} of "
+            f"{len(lost)} of {len(reasons)} files of {without_userinfo(root)} {lost[0]}. At most {MOST_LOST:.0%} of "
             f"them, and {MOST_LOST_IN_A_ROW} in a row, are set aside for that. The last snapshot is as it was; see "
             "to the disk or the connection and run again: what was decoded is kept and used."
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ _MAY_PASS = frozenset(
         *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
     }
 )
+# Not of Azure's, where a container stands in that place.
+_USERINFO = re.compile(r"((?<![A-Za-z0-9+.-])(?!(?:abfs|wasb)s?:)[A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@", re.IGNORECASE)
 _PATIENT = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -36,6 +39,11 @@ def is_url(root: str) -> bool:
 def is_lost(trouble: str | None) -> bool:
     """Whether a file was not read for a trouble that isn't its own."""
     return trouble is not None and trouble.startswith(LOST)
+
+
+def without_userinfo(url: str) -> str:
+    """A URL, chained ones included, without the user and password that may stand before its host."""
+    return _USERINFO.sub(r"\1", url)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 
 from pipelines.errors import BadSource
+from pipelines.reading import without_userinfo
 from pipelines.walk import Found, is_hidden_folder, printable, unusable_name, why_ignored
 
 if TYPE_CHECKING:
@@ -34,9 +35,13 @@ def walk_url(url: str) -> Iterator[Found]:
         system.invalidate_cache()
         entries = system.find(root, detail=True)
     except Exception as error:  # what remote file systems raise has no common root
-        raise BadSource(f"The source {url} can't be listed ({type(error).__name__}: {error}).") from error
+        raise BadSource(
+            f"The source {without_userinfo(url)} can't be listed ({type(error).__name__}: {error})."
+        ) from error
     if not entries:
-        raise BadSource(f"There is nothing at {url}. Expected a folder with one subfolder of images per label.")
+        raise BadSource(
+            f"There is nothing at {without_userinfo(url)}. Expected a folder with one subfolder of images per label."
+        )
     for full, entry in entries.items():
         found = _found(full.removeprefix(root).lstrip("/"), entry)
         if found is not None:
@@ -90,11 +95,13 @@ def _system(url: str) -> tuple[Any, str]:
     try:
         system, root = fsspec.url_to_fs(url)
     except ImportError as error:
-        raise BadSource(f"The source {url} needs a package that isn't installed: {error}") from error
+        raise BadSource(f"The source {without_userinfo(url)} needs a package that isn't installed: {error}") from error
     except ValueError as error:
-        raise BadSource(f"The source {url} is of no known kind: {error}.") from error
+        raise BadSource(f"The source {without_userinfo(url)} is of no known kind: {error}.") from error
     except OSError as error:
-        raise BadSource(f"The source {url} can't be opened ({type(error).__name__}: {error}).") from error
+        raise BadSource(
+            f"The source {without_userinfo(url)} can't be opened ({type(error).__name__}: {error})."
+        ) from error
     return system, root.rstrip("/")
 
 

@@ -22,7 +22,7 @@ from pipelines.dataset import Snapshot
 from pipelines.errors import BadRecipe, BadSource, EmptyFolder, PipelineError
 from pipelines.journal import COLUMNS, Canvas
 from pipelines.ledger import Dataset
-from pipelines.reading import is_url
+from pipelines.reading import is_url, without_userinfo
 from pipelines.remote import walk_url
 from pipelines.walk import Found, walk
 
@@ -180,7 +180,7 @@ def list_source(root: str, *, task: str) -> Listing:
     listing = Listing(found=found, labels=labels, parts=[part for _, part in said], presplit=presplit)
     if not listing.candidates:
         raise EmptyFolder(
-            f"The source {root} holds no image. Expected one subfolder of images per label. "
+            f"The source {without_userinfo(root)} holds no image. Expected one subfolder of images per label. "
             f"Received: {len(found)} files, none of which could be one."
         )
     return listing
@@ -188,9 +188,10 @@ def list_source(root: str, *, task: str) -> Listing:
 
 def _check_same(dataset: Dataset, where: sources.Source, recipe: DataRecipe) -> None:
     """A dataset keeps its source and the rules of its split."""
-    if dataset.source != where.identity:
+    made_from = without_userinfo(dataset.source)
+    if made_from != where.identity:
         raise BadSource(
-            f"The dataset {dataset.name!r} was made from {dataset.source}. Received: {where.identity}. "
+            f"The dataset {dataset.name!r} was made from {made_from}. Received: {where.identity}. "
             "Use another --dataset for another source."
         )
     now = recipe.model_dump(mode="json")
@@ -280,7 +281,7 @@ def _nothing_readable(root: str, candidates: list[Found], outcomes: dict[str, de
     first = candidates[0].path
     reason = decode.field_of(outcomes[first], "reason")
     return (
-        f"The source {root} holds no image that can be read. Received: {len(candidates)} files; "
+        f"The source {without_userinfo(root)} holds no image that can be read. Received: {len(candidates)} files; "
         f"of the first, {first!r}, the reason is: {reason}"
     )
 

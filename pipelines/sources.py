@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from pipelines.errors import BadSource
-from pipelines.reading import is_url
+from pipelines.reading import is_url, without_userinfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,7 +38,7 @@ class Source:
     """A source that was found.
 
     Attributes:
-        identity: what a dataset remembers of it; the same source always has the same.
+        identity: what a dataset remembers of it; the same source always has the same; holds no password.
         root: where its files lie: a local folder, or a URL for fsspec.
     """
 
@@ -53,7 +53,7 @@ def find(source: str, *, cache: Path) -> Source:
         BadSource: no such folder, or a known set that can't be had.
     """
     if is_url(source) and not source.startswith("file://"):
-        return Source(identity=source.rstrip("/"), root=source.rstrip("/"))
+        return Source(identity=without_userinfo(source).rstrip("/"), root=source.rstrip("/"))
     folder = Path(source.removeprefix("file://"))
     if source in KNOWN and not folder.is_dir():
         target = cache / source

@@ -15,7 +15,7 @@ from pipelines.dataset import Snapshot
 from pipelines.errors import BadSource, PipelineError
 from pipelines.ingest import ingest
 from pipelines.ledger import current
-from pipelines.reading import MAX_FILE_BYTES, PAUSES_SECONDS, read_all
+from pipelines.reading import MAX_FILE_BYTES, PAUSES_SECONDS, read_all, without_userinfo
 from pipelines.remote import BATCH_FILES
 from pipelines.sources import find, write_folder
 from tests.pipelines.image_folders import encoded, labelled, picture, state
@@ -203,6 +203,41 @@ def test_one_file_that_cannot_be_fetched(tmp_path, bucket, flaky):
     assert Snapshot.open(current(home)).id == first.snapshot
     lost.clear()
     assert ingest("flaky://bucket/photos", home, RECIPE).images["quarantined"] == 0
+
+
+def test_passwords_are_used_and_never_written(tmp_path, bucket, flaky):
+    """User and password of a URL reach the file system, and no file of the workspace and no sentence."""
+
+    def strip(path):
+        return super(flaky, flaky)._strip_protocol(path.replace("flaky://me:secret@", "memory://"))
+
+    flaky._strip_protocol = staticmethod(strip)
+    upload(bucket, labelled(tmp_path / "photos", {"a": 5, "b": 5}))
+    home = tmp_path / "w" / "datasets" / "x"
+    first = ingest("flaky://me:secret@bucket/photos", home, RECIPE)
+    assert Snapshot.open(first.path).source == "flaky://bucket/photos"
+    assert not [path for path in home.rglob("*") if path.is_file() and b"secret" in path.read_bytes()]
+    assert ingest("flaky://me:secret@bucket/photos", home, RECIPE).new == 0
+    bucket.store.clear()
+    with pytest.raises(BadSource) as caught:
+        ingest("flaky://me:secret@bucket/photos", home, RECIPE)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("https://me:p@ss@host:8443/a@b", "https://host:8443/a@b"),
+        ("zip://x@y::sftp://me@host/a.zip", "zip://y::sftp://host/a.zip"),
+        ("zip://::https://me:secret@host/a.zip", "zip://::https://host/a.zip"),
+        ("zip://photos/me@home::https://host/a.zip", "zip://photos/me@home::https://host/a.zip"),
+        ("abfss://container@account.dfs.core.windows.net/a", "abfss://container@account.dfs.core.windows.net/a"),
+        ("s3://bucket/photos", "s3://bucket/photos"),
+    ],
+)
+def test_what_is_left_of_a_url(url, kept):
+    """The user and password go, and nothing else."""
+    assert without_userinfo(url) == kept
 
 
 def test_file_urls_are_folders(tmp_path):
