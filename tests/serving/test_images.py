@@ -307,6 +307,25 @@ def test_damage_is_refused_or_harmless_and_never_anything_else(data, form):
         np.testing.assert_array_equal(got.pixels, pixels(whole))
 
 
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
+def test_a_jpeg_that_its_decoder_only_warns_of_is_refused(mode):
+    """Scans in an order that can't be: Pillow goes on without a word, and keeps other pixels."""
+    picture = Image.fromarray(_smooth(48, 40)).convert(mode)
+    data = bytearray(encoded(picture, "JPEG", progressive=True))
+    scan = data.index(b"\xff\xda")  # marker, length, count, 2 bytes per component, first, last, and this one
+    data[scan + 5 + 2 * data[scan + 4] + 2] = 0x21
+    with pytest.raises(BadInput, match="damaged: Inconsistent progression"):
+        images.decode(bytes(data))
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:1:1"])
+def test_what_libjpegs_simple_interface_does_not_do_is_left_to_pillow(subsampling):
+    """CMYK, and a sampling that has no name there, are no damage."""
+    data = encoded(Image.fromarray(_smooth(48, 40)).convert("CMYK"), "JPEG", subsampling=subsampling)
+    with Image.open(io.BytesIO(data)) as opened:
+        assert (pixels(data) == np.asarray(opened.convert("RGB"))).all()
+
+
 def test_a_png_with_a_wrong_checksum_is_refused_by_chunk():
     """Pillow skips the checksums of pixel data."""
     data = bytearray(encoded(GRAY))
