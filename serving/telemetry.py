@@ -27,6 +27,11 @@ STATES = ("Start", "Loading", "Available", "Unloading", "End")
 
 _BEST_LAST = ("End", "Unloading", "Start", "Loading", "Available")
 
+# What ModelStatistics counts; other methods about a model, such as its metadata, compute nothing.
+_INFERENCES = frozenset(
+    {"ModelInfer", "ModelStreamInfer", "Classify", "Reconstruct", "StreamClassify", "StreamReconstruct"}
+)
+
 Key = tuple[str, ...]
 
 
@@ -70,7 +75,7 @@ class Statistics:
     """One version's account since the server started, as the protocol's ModelStatistics asks for it.
 
     Args:
-        requests_ok: answered with status OK.
+        requests_ok: inferences answered with status OK.
         requests_failed: answered with any other status.
         ok_seconds: their whole time in the server.
         failed_seconds: likewise.
@@ -81,7 +86,7 @@ class Statistics:
         compute_seconds: inside the model, all batches.
         decode_count: requests whose encoded images were decoded.
         decode_seconds: the time that took.
-        last_request_unix_ms: when the last request ended; 0 for never.
+        last_request_unix_ms: when the last of these requests ended; 0 for never.
         batch_sizes: by rows, ascending.
     """
 
@@ -197,7 +202,8 @@ class Telemetry(Collector):
             histogram.add(seconds)
             if images:
                 account.images[method] = account.images.get(method, 0) + images
-            account.last_request_unix_ms = int(self._unix_clock() * 1000)
+            if method in _INFERENCES:
+                account.last_request_unix_ms = int(self._unix_clock() * 1000)
 
     def batch_done(
         self, *, model: str, version: int, rows: int, queue_seconds: Iterable[float], compute_seconds: float
@@ -357,8 +363,9 @@ def _add(family: HistogramMetricFamily, labels: Key, histogram: Histogram) -> No
 
 
 def _statistics(account: _Account) -> Statistics:
-    good = [histogram for (_, code), histogram in account.method_code.items() if code == "OK"]
-    bad = [histogram for (_, code), histogram in account.method_code.items() if code != "OK"]
+    found = [(code, seconds) for (method, code), seconds in account.method_code.items() if method in _INFERENCES]
+    good = [seconds for code, seconds in found if code == "OK"]
+    bad = [seconds for code, seconds in found if code != "OK"]
     return Statistics(
         requests_ok=sum(histogram.count for histogram in good),
         requests_failed=sum(histogram.count for histogram in bad),

@@ -140,8 +140,11 @@ def test_the_queue_is_read_when_it_is_asked_for(telemetry):
 
 
 def test_statistics_are_the_sums_of_what_was_reported(telemetry):
+    """Of inferences alone: who asks for metadata infers nothing."""
     telemetry.request_done(model="digits", version=3, method="Classify", code="OK", seconds=0.5, images=3)
     telemetry.request_done(model="digits", version=3, method="ModelInfer", code="INTERNAL", seconds=0.25)
+    telemetry.request_done(model="digits", version=3, method="ModelMetadata", code="OK", seconds=1.0)
+    telemetry.request_done(model="digits", version=3, method="ModelConfig", code="INTERNAL", seconds=1.0)
     telemetry.decode_done(model="digits", version=3, seconds=0.125)
     telemetry.batch_done(model="digits", version=3, rows=4, queue_seconds=[0.5, 0.25], compute_seconds=0.125)
     telemetry.batch_done(model="digits", version=3, rows=4, queue_seconds=[0.25], compute_seconds=0.125)
