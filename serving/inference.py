@@ -120,9 +120,9 @@ class InferenceService:
         return response
 
     def index(self, request: v2.RepositoryIndexRequest, _call: Call) -> Future[v2.RepositoryIndexResponse]:
-        """The versions that the registry knows of."""
+        """The versions in the repository, and those that are still loaded."""
         response = v2.RepositoryIndexResponse()
-        for status in self._registry.models():
+        for status in self._registry.index():
             state = model_card.STATES.get(status.state, "UNAVAILABLE")
             if state == "READY" or not request.ready:
                 response.models.add(name=status.name, version=str(status.version), state=state, reason=status.reason)

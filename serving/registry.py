@@ -100,6 +100,10 @@ class Registry:
         """Every version that is loaded, loading, unloading, or failed to load, by name and number."""
         return self._shelf.statuses()
 
+    def index(self) -> list[ModelStatus]:
+        """As `models`, with the versions that are in the repository only, whose state is End."""
+        return self._shelf.index()
+
     def load(self, name: str) -> None:
         """Load what a model's policy wants now, failed and unloaded versions too; blocks until that is done.
 

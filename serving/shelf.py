@@ -73,6 +73,15 @@ class Shelf:
                     statuses[key] = replace(known, reason=failure.reason)
         return [statuses[key] for key in sorted(statuses)]
 
+    def index(self) -> list[ModelStatus]:
+        """As `statuses`, with the versions that are on disk only: not wanted, or unloaded."""
+        known = {(status.name, status.version): status for status in self.statuses()}
+        with self._lock:
+            on_disk = [(name, number) for name, numbers in self._on_disk.items() for number in numbers]
+        for key in on_disk:
+            known.setdefault(key, ModelStatus(*key, state="End", bundle=None, reason="unloaded"))
+        return [known[key] for key in sorted(known)]
+
     def absent(self, name: str, version: int = 0) -> CalotypeError:
         """Why there is no handle, for the caller."""
         with self._lock:

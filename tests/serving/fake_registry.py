@@ -108,6 +108,9 @@ class FakeRegistry:
     def models(self) -> list[FakeHandle]:
         return [self.handles[key] for key in sorted(self.handles)]
 
+    def index(self) -> list[FakeHandle]:
+        return self.models()
+
     def ready(self) -> bool:
         return self.is_ready
 

@@ -301,6 +301,21 @@ def test_an_unloaded_model_stays_unloaded_until_it_is_loaded(rig):
     assert rig.ask() == (2, 40.0)
 
 
+def test_the_index_is_what_is_on_disk_with_what_is_loaded(rig):
+    """Whoever unloaded a model finds it there, to load it again."""
+    rig.put("m", 1, "10")
+    rig.put("n", 1, "10")
+    rig.put("o", 1, "bad")
+    rig.start()
+    rig.registry.unload("m")
+    found = {(status.name, status.version): (status.state, status.reason) for status in rig.registry.index()}
+    assert found.keys() == {("m", 1), ("n", 1), ("o", 1)}
+    assert found["m", 1] == ("End", "unloaded")
+    assert found["n", 1] == ("Available", "")
+    assert found["o", 1][0] == "End"
+    assert found["o", 1][1] not in ("", "unloaded")
+
+
 def test_load_tries_a_failed_version_again_and_fails_if_it_fails(rig):
     rig.put("m", 1, "bad")
     rig.start()
