@@ -71,17 +71,18 @@ def test_a_leak_keeps_the_test_image():
     assert verdict.reason[0] == "the same pixels as a/002, which is in test"
 
 
-def said(rows, *, parts=None, lost_colour=False, **sizes):
+def said(rows, *, parts=None, lost_colour=False, overruled=0, **sizes):
     told = columns(rows) | sizes
     verdict = judge(told, conflicts="drop")
     parts = parts or dict.fromkeys(verdict.used, "train")
-    return " ".join(warnings(told, verdict, parts=parts, lost_colour=lost_colour))
+    return " ".join(warnings(told, verdict, parts=parts, lost_colour=lost_colour, overruled=overruled))
 
 
 def test_what_is_worth_a_second_look():
     """Imbalance, tiny classes, odd proportions, labels without images: each is said, and calm data says nothing."""
     calm = [used("ab"[number % 2], str(number)) for number in range(40)]
     assert said(calm) == ""
+    assert "12 images" in said(calm, overruled=12)
     assert "unbalanced: 'a' has 40 images, 'b' has 3" in said(
         [used("a", f"a{n}") for n in range(40)] + [used("b", f"b{n}") for n in range(3)]
     )
