@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 log = logs.logger("fleet")
 
 _LOOK_SECONDS = 1.0
+_SETTLE_SECONDS = 0.1
 _COUNT_SECONDS = 2.0
 _PATIENCE_SECONDS = 10.0
 _MOST_PAUSE_SECONDS = 5.0
@@ -57,13 +58,15 @@ class Fleet:
 
     Args:
         settings: all that may be chosen.
+        asked_to_stop: whether somebody did, whom a start that takes long is not to keep waiting.
     """
 
     # Mutable, under `_lock`: `_workers`, `_unloaded`, `_gone` (what workers that ended had counted). `_socket` holds
     # the port while workers come and go; the keeper's thread alone replaces workers.
 
-    def __init__(self, settings: ServeSettings) -> None:
+    def __init__(self, settings: ServeSettings, *, asked_to_stop: Callable[[], bool] = lambda: False) -> None:
         self._settings = settings
+        self._asked_to_stop = asked_to_stop
         self._lock = threading.Lock()
         self._workers: list[Worker] = []
         self._unloaded: set[str] = set()
@@ -108,7 +111,7 @@ class Fleet:
             return [each.process.pid or 0 for each in self._workers]
 
     def start(self) -> None:
-        """Start the workers; returns as soon as all take calls.
+        """Start the workers; returns as soon as all take calls, or it is asked to stop.
 
         Raises:
             BadRepository: there is no such folder.
@@ -121,7 +124,9 @@ class Fleet:
         with self._lock:
             self._workers = started
         for each in started:
-            each.settled.wait()
+            while not each.settled.wait(_SETTLE_SECONDS):
+                if self._asked_to_stop():
+                    return
             if each.error is not None:
                 raise each.error
             if not each.ready.is_set():

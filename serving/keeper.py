@@ -131,6 +131,8 @@ class Keeper:
             path.name for path, _ in scan.ignored if path.parent == self._models
         }
         for name in sorted(names):
+            if self.stopped.is_set():
+                return
             try:
                 self._settle(scan, name)
             except Exception:

@@ -33,10 +33,12 @@ def run(settings: ServeSettings, *, say: Callable[[str], None]) -> int:
         asked.append(number)
         stop.set()
 
+    one = Server if settings.workers == 1 else Fleet
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with Server(settings) if settings.workers == 1 else Fleet(settings) as server:
-            spare_the_collector()
+        with one(settings, asked_to_stop=stop.is_set) as server:
+            if not stop.is_set():
+                spare_the_collector()
             if not stop.is_set():
                 say("calotype serving on " + " ".join(server.addresses))
             stop.wait()

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 log = logs.logger("server")
 
 _COLLECTOR_THRESHOLDS: Final = (20_000, 20, 20)
+_LOOK_SECONDS: Final = 0.1
 
 
 class Server:
@@ -51,9 +52,10 @@ class Server:
         settings: all that may be chosen.
         load: version folder, and how it is served -> model; None: `serving.loading.load`.
         shared: its place, where it is one worker of several; the HTTP port is another's then.
+        asked_to_stop: whether somebody did, whom a start that takes long is not to keep waiting.
     """
 
-    # Mutable: `_draining` and `_stopped`, set once each.
+    # Mutable: `_draining`, `_stopped` and `_begun`, set once each.
 
     def __init__(
         self,
@@ -61,9 +63,11 @@ class Server:
         *,
         load: Callable[[Version, Tuning], loading.Loaded] | None = None,
         shared: Shared | None = None,
+        asked_to_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._settings = settings
         self._shared = shared
+        self._asked_to_stop = asked_to_stop
         cpus = max(1, available_cpus() // (1 if shared is None else shared.workers))
         tokens = None if settings.tokens is None else Tokens(settings.tokens)
         tls = tls_of(settings)
@@ -106,6 +110,7 @@ class Server:
         )
         self._draining = threading.Event()
         self._stopped = threading.Event()
+        self._begun = False
 
     def __enter__(self) -> Self:
         try:
@@ -124,7 +129,7 @@ class Server:
         return addresses(self._settings, self._transport.port, self._http.port)
 
     def start(self) -> None:
-        """Listen, and load what is in the repository; returns as soon as both are done.
+        """Listen, and load what is in the repository; returns as soon as both are done, or it is asked to stop.
 
         Raises:
             BadRepository: there is no such folder.
@@ -139,17 +144,30 @@ class Server:
         self._transport.set_health("", serving=False)
         self.registry.watch(lambda name, ready: self._transport.set_health(name, serving=ready))
         self.registry.start()
-        self.registry.wait_ready()
-        self._transport.set_health("", serving=True)
+        self._begun = True
+        if self._is_loaded():
+            self._transport.set_health("", serving=True)
 
     def _start_shared(self, shared: Shared) -> None:
         """Load first: the others take the calls until this one can, and the port is known to be free."""
         self.registry.unwanted(shared.unloaded)
         self.registry.start()
-        self.registry.wait_ready()
+        self._begun = True
+        if not self._is_loaded():
+            return
         self._transport.start()
         self.registry.watch(lambda name, ready: self._transport.set_health(name, serving=ready))
         self._transport.set_health("", serving=True)
+
+    def _is_loaded(self) -> bool:
+        """Wait until the registry is ready; False: asked to stop before.
+
+        A look now and then, because a signal's handler interrupts this very wait: it may set no lock that this holds.
+        """
+        while not self._asked_to_stop():
+            if self.registry.wait_ready(_LOOK_SECONDS):
+                return not self._asked_to_stop()
+        return False
 
     def shared_registry(self) -> SharedRegistry:
         """The registry of a worker."""
@@ -164,13 +182,14 @@ class Server:
         self._stopped.set()
         grace = self._settings.drain_seconds if drain_seconds is None else drain_seconds
         end = time.monotonic() + grace
-        logs.event(log, "draining", seconds=grace)
+        level = logging.INFO if self._begun else logging.DEBUG  # why it didn't begin is all that is to be said
+        logs.event(log, "draining", level=level, seconds=grace)
         self._transport.drain_and_stop(grace)
         self.registry.stop(max(0.0, end - time.monotonic()))
         self._decoder.close(max(0.0, end - time.monotonic()))
         self._inference.close()
         self._http.stop()
-        logs.event(log, "stopped")
+        logs.event(log, "stopped", level=level)
 
 
 def addresses(settings: ServeSettings, port: int, http_port: int) -> tuple[str, str]:

@@ -42,10 +42,13 @@ def work(
     line = Line(up)
     shared = Shared(up=line, port=port, workers=workers, unloaded=unloaded)
     try:
-        server = Server(replace(settings, port=port), shared=shared)
+        server = Server(replace(settings, port=port), shared=shared, asked_to_stop=stop.is_set)
         server.start()
     except CalotypeError as error:
         line.ask("failed", error)
+        return
+    if stop.is_set():
+        server.stop()
         return
     spare_the_collector()
     line.ask("ready")

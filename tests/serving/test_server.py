@@ -32,9 +32,9 @@ def serve(tmp_path):
     """Start servers on free ports; stopped at the end."""
     servers = []
 
-    def start(models=tmp_path, load=None, **chosen):
+    def start(models=tmp_path, load=None, asked_to_stop=lambda: False, **chosen):
         settings = ServeSettings(**{"models": models, "port": 0, "http_port": 0, "poll_seconds": 3600, **chosen})
-        server = Server(settings, load=load)
+        server = Server(settings, load=load, asked_to_stop=asked_to_stop)
         servers.append(server)
         return server.__enter__()
 
@@ -205,6 +205,37 @@ def test_the_server_imports_nothing_of_training():
     code = "import sys, serving.server; print({'tensorflow', 'keras', 'prefect', 'pipelines'} & set(sys.modules))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert shown.stdout.strip() == "set()"
+
+
+def test_a_server_that_is_asked_to_stop_while_it_loads_stops_and_never_says_ready(serve, tmp_path):
+    """An orchestrator that changes its mind doesn't wait for a hundred models, nor send calls to a server that goes."""
+    for name in ("a", "b", "c"):
+        fake_models.publish_classifier(tmp_path, name)
+    loading, go_on, asked = threading.Event(), threading.Event(), threading.Event()
+    loads, servers = [], []
+
+    def load_slowly(version, _tuning):
+        loads.append(version.name)
+        loading.set()
+        assert go_on.wait(20)
+        return load(version, threads=1, max_batch_rows=8)
+
+    starting = threading.Thread(
+        target=lambda: servers.append(serve(load=load_slowly, asked_to_stop=asked.is_set)), daemon=True
+    )
+    starting.start()
+    assert loading.wait(20)
+    asked.set()
+    starting.join(20)
+    assert servers, "it waits for its models"
+    assert get(servers[0], "/readyz")[0] == 503
+    assert health(servers[0]) == health_pb2.HealthCheckResponse.NOT_SERVING
+    stopping = threading.Thread(target=servers[0].stop)
+    stopping.start()
+    assert servers[0].registry._keeper.stopped.wait(20)
+    go_on.set()
+    stopping.join(20)
+    assert loads == ["a"]
 
 
 def test_while_draining_the_accepted_call_finishes_and_nobody_is_told_ready(serve, tmp_path):
