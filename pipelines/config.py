@@ -45,7 +45,7 @@ class DataRecipe(BaseModel):
         channels: 1 or 3; None: 1 when every image is gray.
         resize: how an image of another size is made to fit.
         split: fractions of train, validation and test; they add up to 1.
-        seed: of the split.
+        seed: of the split; None: the dataset's own, and for a new dataset the run's.
         conflicts: what happens to equal pixels under two labels.
         group_by: a regular expression searched in the path; images with the same match (its first group, if
             it has one) stay in one part.
@@ -61,7 +61,7 @@ class DataRecipe(BaseModel):
     channels: Literal[1, 3] | None = None
     resize: Literal["stretch", "pad", "crop"] = "stretch"
     split: tuple[Fraction, Fraction, Fraction] = (0.7, 0.15, 0.15)
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
     conflicts: Literal["drop", "keep-first"] = "drop"
     group_by: str | None = None
     near_duplicates: bool = False
@@ -108,7 +108,7 @@ class Recipe(BaseModel):
         class_weights: balanced: a label's images weigh as if all labels had equally many.
         patience: epochs without a better validation loss after which training stops; 0: never before the end.
         loss: None: chosen from the task and the number of classes.
-        seed: of weights, shuffling and dropout.
+        seed: of weights, shuffling and dropout; and of a new dataset's split, where `data.seed` is None.
         quantize: int8: publish a classifier with its large matrices in 8 bits, if that is faster and as right.
         threshold_quantile: of the validation errors: the anomaly threshold of a reconstructing bundle.
         floors: what the metrics of the test part must reach to be published: a minimum for accuracy, macro_f1, psnr
@@ -169,6 +169,8 @@ class Recipe(BaseModel):
     def digest(self) -> str:
         """16 hexadecimal digits that are equal for equal recipes, on any machine."""
         values = {**self.to_dict(), "architecture": self.family}
+        if self.data.seed is None:
+            values["data"]["seed"] = self.seed
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -13,8 +13,9 @@ from pipelines.errors import UsageError
 from pipelines.flows_runtime import RETRIED, runtime, use_runtime
 from pipelines.ingest import IngestResult, split_and_seal
 from pipelines.journal import Chunk, decode_chunk
+from pipelines.ledger import dataset_held
 from pipelines.models import catalogue
-from pipelines.scan import Staged, dataset_held, scan_and_decode
+from pipelines.scan import Staged, scan_and_decode
 from pipelines.workspace import Workspace, check_name
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ def _scatter(chunks: Sequence[Chunk]) -> Iterator[Path]:
 @task(name="list and decode", **RETRIED)
 def _decode(source: str, folder: Path, recipe: Recipe, verify: bool) -> Staged:  # noqa: FBT001
     bars = runtime().bars
-    return scan_and_decode(source, folder, recipe.data, task=recipe.task, progress=bars.report, verify=verify)
+    return scan_and_decode(
+        source, folder, recipe.data, task=recipe.task, seed=recipe.seed, progress=bars.report, verify=verify
+    )
 
 
 @task(name="split and seal", **RETRIED)
@@ -84,6 +87,7 @@ def cluster_ingest_flow(
             folder,
             recipe.data,
             task=recipe.task,
+            seed=recipe.seed,
             progress=here.bars.report,
             verify=verify,
             run=_scatter,
@@ -120,7 +124,7 @@ def _dataset_folder(workspace: Path, dataset: str) -> Path:
 
 def _check_fits(staged: Staged, recipe: Recipe) -> None:
     """Refuse images that the architecture can't take before they are made a snapshot, whose size stays."""
-    with dataset_held(staged.dataset_dir):
+    with dataset_held(staged.dataset_dir, made=staged.made):
         family = catalogue.find(recipe.family, task=recipe.task)
         catalogue.check_size(family, height=staged.canvas.height, width=staged.canvas.width)
 

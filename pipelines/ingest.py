@@ -17,10 +17,10 @@ from pipelines.contact import SHEET, draw_sheet
 from pipelines.dataset import PIXELS, Arrangement, Shard, Snapshot, find_shard, seal
 from pipelines.errors import BadSource, PipelineError
 from pipelines.journal import channels_of
-from pipelines.ledger import Dataset, Ledger
+from pipelines.ledger import Dataset, Ledger, dataset_held
 from pipelines.manifest import PARTS, PartName
 from pipelines.parting import look, part
-from pipelines.scan import STAGED, TOKEN, Progress, Staged, dataset_held, scan_and_decode, silent
+from pipelines.scan import STAGED, TOKEN, Progress, Staged, scan_and_decode, silent
 from serving.images import ImageSpec
 
 if TYPE_CHECKING:
@@ -83,12 +83,13 @@ class IngestResult:
     seconds: dict[str, float]
 
 
-def ingest(
+def ingest(  # noqa: PLR0913 - what an ingest is asked for
     source: str,
     dataset_dir: Path,
     recipe: DataRecipe,
     *,
     task: str = "classify",
+    seed: int = 0,
     progress: Progress = silent,
     verify: bool = False,
     run: decode.Run | None = None,
@@ -101,6 +102,7 @@ def ingest(
         dataset_dir: the dataset's folder; made when absent. Its name is the dataset's.
         recipe: of the data.
         task: classify or reconstruct.
+        seed: of a new dataset's split, where the recipe has none.
         progress: called with a stage's name, and how much of how much is done.
         verify: read every file, also those whose size and time didn't change.
         run: what takes `journal.decode_chunk` to every chunk, for example a cluster whose machines see both
@@ -112,7 +114,7 @@ def ingest(
         PipelineError: another ingest holds the dataset, or the disk is full; the old snapshot is still there.
     """
     staged = scan_and_decode(
-        source, dataset_dir, recipe, task=task, progress=progress, verify=verify, run=run, workers=workers
+        source, dataset_dir, recipe, task=task, seed=seed, progress=progress, verify=verify, run=run, workers=workers
     )
     return split_and_seal(staged, progress=progress)
 
@@ -126,7 +128,7 @@ def split_and_seal(staged: Staged, *, progress: Progress = silent) -> IngestResu
     """
     started = time.perf_counter()
     folder = staged.dataset_dir
-    with dataset_held(folder):
+    with dataset_held(folder, made=staged.made):
         dataset = Dataset.read(folder)
         if not staged.nothing_new:
             dataset = _seal(staged, dataset, progress=progress)

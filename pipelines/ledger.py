@@ -6,12 +6,13 @@ ingest count. One ingest at a time holds the dataset's lock.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,11 +20,11 @@ import pyarrow as pa
 
 from pipelines import manifest
 from pipelines.config import DataRecipe
-from pipelines.errors import BadSource, PipelineError
+from pipelines.errors import BadRecipe, BadSource, PipelineError
 from pipelines.files import sync, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from collections.abc import Set as AbstractSet
     from pathlib import Path
 
@@ -34,6 +35,7 @@ DATASET = "dataset.json"
 SNAPSHOTS = "snapshots"
 JOURNAL = ".journal"
 LOCK = ".lock"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SCHEMA = pa.schema([(name, pa.string()) for name in ("content_hash", "split", "groups", "likeness")])
 
 
@@ -190,29 +192,87 @@ class Ledger:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a dataset for one ingest; a folder that still holds no dataset and no journal afterwards goes away.
+    """Hold a dataset for one ingest; its folder is made if there is none.
 
     Raises:
         PipelineError: another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = _lock(folder)
+    while not _is_there(descriptor, folder):  # who held it removed the folder
+        os.close(descriptor)
+        descriptor = _lock(folder)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise PipelineError(
-                f"Another ingest of the dataset {folder.name!r} is under way. Wait for it, or use another --dataset."
-            ) from error
         yield
     finally:
         os.close(descriptor)
 
 
-def forget_if_new(folder: Path) -> None:
-    """Remove a dataset's folder if no ingest into it ever ended."""
-    if not (folder / DATASET).exists():
-        shutil.rmtree(folder, ignore_errors=True)
+def _lock(folder: Path) -> int:
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except FileNotFoundError:
+        return _lock(folder)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise PipelineError(
+            f"Another ingest of the dataset {folder.name!r} is under way. Wait for it, or use another --dataset."
+        ) from error
+    return descriptor
+
+
+def _is_there(descriptor: int, folder: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), (folder / LOCK).stat())
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def dataset_held(folder: Path, *, made: Sequence[Path]) -> Iterator[None]:
+    """Hold a dataset's lock; tell a full disk in a sentence; leave no folder behind a source that can't be.
+
+    Args:
+        folder: the dataset's.
+        made: folders above it that were not there when this ingest began.
+
+    Raises:
+        PipelineError: another ingest holds it, or the disk is full.
+    """
+    try:
+        with locked(folder):
+            try:
+                yield
+            except (BadSource, BadRecipe):
+                forget_if_new(folder, made)  # still held: nobody's folder but this ingest's goes
+                raise
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise PipelineError(
+            f"The disk that holds {folder} is full. The last snapshot is as it was; make room and run again: "
+            "what was decoded is kept and used."
+        ) from error
+
+
+def missing(folder: Path) -> tuple[Path, ...]:
+    """The folders above a dataset's that there are not yet, the lowest first."""
+    return tuple(parent for parent in folder.parents[:2] if not parent.exists())
+
+
+def forget_if_new(folder: Path, made: Iterable[Path] = ()) -> None:
+    """Remove a dataset's folder if no ingest into it ever ended, and the folders above it in `made` that are empty.
+
+    For whoever holds the dataset.
+    """
+    if (folder / DATASET).exists():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        for parent in made:
+            parent.rmdir()
 
 
 def sweep(folder: Path, dataset: Dataset) -> None:

@@ -81,7 +81,7 @@ def part(
         newcomers = verdict.used.keys() - book.parts.keys()
         groups = _groups(rows, verdict, newcomers, memory=memory, book=book)
         labels = {content: rows["label"][index] for content, index in verdict.used.items()}
-        parts = split.assign(labels, fractions=recipe.split, seed=recipe.seed, earlier=book.parts, groups=groups)
+        parts = split.assign(labels, fractions=recipe.split, seed=recipe.seed or 0, earlier=book.parts, groups=groups)
     remembered = book.parts | parts
     ledger = Ledger(
         parts=remembered,
@@ -236,7 +236,7 @@ def _carve(
     return {content: name for content, name in parts.items() if content in labels} | split.assign(
         {content: labels[content] for content in among if content in labels},
         fractions=(cut[0] / whole, cut[1] / whole, cut[2] / whole),
-        seed=recipe.seed,
+        seed=recipe.seed or 0,
         earlier=before.parts,
         groups=groups,
     )

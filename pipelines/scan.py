@@ -5,12 +5,10 @@ Between this stage and the next (`ingest.py`) lies one table on disk. Knows no s
 
 from __future__ import annotations
 
-import errno
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -19,9 +17,9 @@ import pyarrow as pa
 
 from pipelines import decode, ledger, manifest, pool, sources
 from pipelines.dataset import Snapshot
-from pipelines.errors import BadRecipe, BadSource, EmptyFolder, PipelineError
+from pipelines.errors import BadRecipe, BadSource, EmptyFolder
 from pipelines.journal import COLUMNS, Canvas
-from pipelines.ledger import Dataset
+from pipelines.ledger import Dataset, dataset_held
 from pipelines.reading import is_url, without_userinfo
 from pipelines.remote import walk_url
 from pipelines.walk import Found, walk
@@ -38,7 +36,6 @@ Columns = dict[str, list[Any]]
 STAGED = "staged.parquet"
 TOKEN = b"token"
 KNOWN_SETS = "sources"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 STAGED_SCHEMA = pa.schema(
     [
         *(field for field in manifest.SCHEMA if field.name not in {"split", "row"}),
@@ -68,6 +65,7 @@ class Staged:
         nothing_new: the source is as the current snapshot has it; there is nothing to seal.
         token: also in the table on disk: shows that the table is this stage's, and not another ingest's. With
             nothing new: the id of the current snapshot.
+        made: folders above the dataset's that this ingest made.
     """
 
     dataset_dir: Path
@@ -82,40 +80,20 @@ class Staged:
     seconds: float
     nothing_new: bool
     token: str
+    made: tuple[Path, ...] = ()
 
 
 def silent(_stage: str, _done: int, _total: int) -> None:
     """Progress that nobody sees."""
 
 
-@contextmanager
-def dataset_held(folder: Path) -> Iterator[None]:
-    """Hold a dataset's lock; tell a full disk in a sentence; leave no folder behind a source that can't be.
-
-    Raises:
-        PipelineError: another ingest holds it, or the disk is full.
-    """
-    try:
-        with ledger.locked(folder):
-            yield
-    except (BadSource, BadRecipe):
-        ledger.forget_if_new(folder)
-        raise
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        raise PipelineError(
-            f"The disk that holds {folder} is full. The last snapshot is as it was; make room and run again: "
-            "what was decoded is kept and used."
-        ) from error
-
-
-def scan_and_decode(
+def scan_and_decode(  # noqa: PLR0913 - what an ingest is asked for
     source: str,
     dataset_dir: Path,
     recipe: DataRecipe,
     *,
     task: str = "classify",
+    seed: int = 0,
     progress: Progress = silent,
     verify: bool = False,
     run: decode.Run | None = None,
@@ -131,14 +109,14 @@ def scan_and_decode(
             f"The workspace ({dataset_dir}) lies inside the source {where.root}, which is never written to. "
             "Choose another --workspace."
         )
-    dataset = Dataset.read(dataset_dir)
-    if dataset is not None:
-        _check_same(dataset, where, recipe)
+    _settled(recipe, Dataset.read(dataset_dir), where, seed=seed)  # refused before anything is listed
     listing = list_source(where.root, task=task)
     progress("list", len(listing.found), len(listing.found))
-    with dataset_held(dataset_dir):
+    made = ledger.missing(dataset_dir)
+    with dataset_held(dataset_dir, made=made):
+        recipe = _settled(recipe, Dataset.read(dataset_dir), where, seed=seed)
         staged = _stage(listing, where, dataset_dir, recipe, task=task, progress=progress, verify=verify, run=run)
-    return replace(staged, seconds=time.perf_counter() - started)
+    return replace(staged, seconds=time.perf_counter() - started, made=made)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +164,16 @@ def list_source(root: str, *, task: str) -> Listing:
     return listing
 
 
+def _settled(recipe: DataRecipe, dataset: Dataset | None, where: sources.Source, *, seed: int) -> DataRecipe:
+    """The recipe with the seed of the split filled in: a dataset keeps its source and the rules of its split."""
+    if recipe.seed is None:
+        recipe = recipe.model_copy(update={"seed": seed if dataset is None else dataset.recipe["seed"]})
+    if dataset is not None:
+        _check_same(dataset, where, recipe)
+    return recipe
+
+
 def _check_same(dataset: Dataset, where: sources.Source, recipe: DataRecipe) -> None:
-    """A dataset keeps its source and the rules of its split."""
     made_from = without_userinfo(dataset.source)
     if made_from != where.identity:
         raise BadSource(

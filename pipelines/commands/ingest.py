@@ -45,6 +45,8 @@ def command(
     from pipelines.commands import session, tables
     from pipelines.progress import stderr_console
 
+    if given["data_seed"] is None:
+        given["data_seed"] = given["seed"]  # here it can be meant for the split alone
     recipe = options.make_recipe(**given)
     session.check_request(recipe=recipe, source=source)
     name = session.dataset_name(dataset, source)

@@ -37,14 +37,20 @@ DATA = (
     click.option("--image-size", metavar="HxW[xC]", help="Pixels; by default the commonest size, at most 224."),
     click.option("--resize", metavar="stretch|pad|crop", help="How images of another size are made to fit. [stretch]"),
     click.option("--split", metavar="A,B,C", help="Fractions of train, validation and test. [0.7,0.15,0.15]"),
-    click.option("--split-seed", "data_seed", type=int, metavar="N", help="Seed of the split; by default --seed."),
+    click.option(
+        "--split-seed",
+        "data_seed",
+        type=int,
+        metavar="N",
+        help="Seed of the split; by default a new dataset's is --seed, and stays.",
+    ),
     click.option("--conflicts", metavar="drop|keep-first", help="Equal pixels under two labels. [drop]"),
     click.option("--group-by", metavar="REGEX", help="Files whose path matches alike stay in one part."),
     click.option("--near-duplicates", is_flag=True, default=None, help="Count near-duplicates across parts."),
     click.option("--group-near-duplicates", is_flag=True, default=None, help="Keep near-duplicates in one part."),
     click.option("--max-image-pixels", type=int, metavar="N", help="Larger images are quarantined. [64000000]"),
 )
-SEED = click.option("--seed", type=int, metavar="N", help="Of weights, shuffling and split. [0]")
+SEED = click.option("--seed", type=int, metavar="N", help="Of weights and shuffling, and of a new dataset's split. [0]")
 TRAINING = (
     click.option("--architecture", metavar="NAME", help="See `calotype architectures`."),
     click.option("--epochs", type=int, metavar="N", help="Passes over the train part, at most."),
@@ -123,8 +129,6 @@ def _named(options: dict[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in options.items() if value is not None}
     size = given.pop("image_size", None)
     split = given.pop("split", None)
-    if "seed" in given:
-        given.setdefault("data_seed", given["seed"])
     names = {
         "resize": "data.resize",
         "data_seed": "data.seed",

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from pipelines.commands.options import make_recipe
 from pipelines.config import DataRecipe, Recipe, merge, parse_setting, read_recipe
 from pipelines.errors import BadRecipe
 
@@ -94,3 +95,15 @@ def test_merging_goes_below_tables_only():
     assert values == {"epochs": 3, "data": {"seed": 1}}
     with pytest.raises(BadRecipe, match="'epochs' is a single value"):
         merge(values, "epochs.more", 1)
+
+
+def test_a_seed_told_twice_is_the_same_recipe():
+    """A split's seed that is left to the run's and one that is told alike give equal digests."""
+    assert Recipe(seed=3).digest() == Recipe(seed=3, data=DataRecipe(seed=3)).digest()
+    assert Recipe(seed=3).digest() != Recipe(seed=3, data=DataRecipe(seed=0)).digest()
+
+
+def test_a_runs_seed_is_no_demand_on_the_split():
+    """--seed leaves the split's seed open, --split-seed tells it."""
+    assert make_recipe(seed=3).data.seed is None
+    assert make_recipe(seed=3, data_seed=1).data.seed == 1

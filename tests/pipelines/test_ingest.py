@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from pipelines.config import DataRecipe
 from pipelines.dataset import Snapshot
 from pipelines.errors import BadRecipe, BadSource, EmptyFolder, PipelineError
 from pipelines.ingest import ingest, split_and_seal
-from pipelines.ledger import Dataset, current, locked
+from pipelines.ledger import Dataset, current, dataset_held, locked
 from pipelines.scan import scan_and_decode
 from serving.images import content_hash, decode
 from tests.pipelines.image_folders import labelled, picture, put, state
@@ -336,6 +338,19 @@ def test_choices_that_stay(source, home, tmp_path):
     assert state(home) == written
 
 
+def test_the_seed_of_a_run_splits_a_new_dataset_only(source, home):
+    """A new dataset's split has the run's seed, if no other is told; from then on the dataset keeps its own."""
+    first = ingest(str(source), home, RECIPE, seed=3)
+    told = ingest(str(source), home.with_name("told"), DataRecipe(seed=3))
+    assert first.snapshot == told.snapshot
+    assert first.snapshot != ingest(str(source), home.with_name("other"), RECIPE).snapshot
+    again = ingest(str(source), home, RECIPE, seed=4)
+    assert (again.snapshot, again.new) == (first.snapshot, 0)
+    assert ingest(str(source), home, DataRecipe(seed=3)).new == 0
+    with pytest.raises(BadRecipe, match="another --dataset"):
+        ingest(str(source), home, DataRecipe(seed=0))
+
+
 def test_size_is_the_commonest_and_stays(tmp_path, home):
     """The commonest size is chosen, at most 224 a side; later images are fitted to it."""
     source = labelled(tmp_path / "photos", {"a": 6, "b": 6}, height=12, width=10)
@@ -417,7 +432,38 @@ def test_sources_that_cannot_be(tmp_path, home, make, error, says):
     with pytest.raises(error, match=says) as caught:
         ingest(str(tmp_path / "photos"), home, RECIPE)
     assert "\n" not in str(caught.value)
-    assert not home.exists()
+    assert not home.parents[1].exists()
+
+
+def test_what_was_there_before_a_refusal_stays(tmp_path, home):
+    """Of a refused ingest only its own folders go: not those of a person, nor of another dataset."""
+    only = labelled(tmp_path / "photos", {"only": 5})
+    home.parents[1].mkdir()
+    with pytest.raises(BadSource, match="at least two labels"):
+        ingest(str(only), home, RECIPE)
+    assert list(home.parents[1].iterdir()) == []
+    ingest(str(labelled(tmp_path / "more", {"a": 3, "b": 3})), home.with_name("more"), RECIPE)
+    with pytest.raises(BadSource, match="at least two labels"):
+        ingest(str(only), home, RECIPE)
+    assert [path.name for path in home.parent.iterdir()] == ["more"]
+
+
+def test_a_lock_of_a_removed_folder_is_no_lock(home):
+    """Ingests that are refused while others begin leave one holder at a time, in a folder that is there."""
+    holders, wrong = [], []
+
+    def come_and_go(number):
+        for _ in range(150):
+            with suppress(PipelineError, BadSource), dataset_held(home, made=()):
+                holders.append(number)
+                if len(holders) > 1 or not (home / ".lock").exists():
+                    wrong.append(list(holders))
+                holders.remove(number)
+                raise BadSource("no")
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(come_and_go, range(4)))
+    assert wrong == []
 
 
 def test_a_refused_ingest_leaves_the_dataset(source, home):
