@@ -208,11 +208,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _lock(folder: Path) -> int:
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except FileNotFoundError:
-        return _lock(folder)
+    descriptor = None
+    while descriptor is None:
+        descriptor = _open_lock(folder)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -221,6 +219,19 @@ def _lock(folder: Path) -> int:
             f"Another ingest of the dataset {folder.name!r} is under way. Wait for it, or use another --dataset."
         ) from error
     return descriptor
+
+
+def _open_lock(folder: Path) -> int | None:
+    """The lock's file, or None if a refused ingest removed the folder at this very moment."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except FileNotFoundError:
+        return None
+    except FileExistsError:
+        if folder.exists() and not folder.is_dir():
+            raise
+        return None
 
 
 def _is_there(descriptor: int, folder: Path) -> bool:
