@@ -20,6 +20,9 @@ def command(**flags: str | bool | None) -> None:
     # A flag without a value says true, or nothing: without it the environment is asked.
     texts = {name: ("true" if value else None) if isinstance(value, bool) else value for name, value in flags.items()}
     chosen = settings.read(texts, os.environ)
+    # gRPC's core writes lines of its own on stderr beside our sentence, such as where in its C++ a port was taken. It
+    # reads this when it is loaded, which must not have happened yet.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from serving import process
 
     raise SystemExit(process.run(chosen, say=click.echo))
