@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from serving import bundle as bundles
-from serving import images
-from serving.errors import BadInput, BadRepository, ModelNotFound
+from serving import images, loading, repository
+from serving.errors import BadBundle, BadInput, BadRepository, ModelNotFound
 from serving.predictions import Answered, Classification, Failure, Reconstruction, Score
-from serving.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,36 +16,34 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from serving.loading import Loaded
+    from serving.repository import Version
+
 _BATCH_IMAGES = 32
 
 
 class LocalModel:
-    """One published version, loaded here.
+    """One published version, loaded and proved here as a server does it.
 
     Args:
         models: the repository.
         name: of the model.
-        version: 0 is the newest whole one.
+        version: 0 is the newest that loads, whatever a `config.pbtxt` says: to read one takes protobuf.
+        max_pixels: larger images are refused by their header.
 
     Raises:
         BadRepository: `models` is no folder.
         ModelNotFound: no such model or version.
-        BadBundle: the version is damaged.
+        BadBundle: the version is damaged; for 0: every version is, and this is what is wrong with the newest.
     """
 
-    def __init__(self, models: Path, name: str, version: int = 0) -> None:
-        if not models.is_dir():
-            raise BadRepository(f"{models} is no model repository: it is not a folder.")
-        known = bundles.versions(models, name)
-        if not known or (version and version not in known):
-            raise ModelNotFound(
-                f"{models} has no model {name!r}" + (f" version {version}." if version and known else ".")
-            )
-        self.version = version or known[-1]
-        folder = models / name / str(self.version)
-        bundles.verify(folder)
-        self.bundle = bundles.read(folder)
-        self._session = Session(folder / bundles.MODEL)
+    def __init__(self, models: Path, name: str, version: int = 0, *, max_pixels: int = images.MAX_PIXELS) -> None:
+        self._max_pixels = max_pixels
+        found, loaded, self.skipped = _load(_candidates(models, name, version))
+        assert loaded.bundle is not None  # noqa: S101 only bundles are candidates
+        self.version = found.number
+        self.bundle = loaded.bundle
+        self._run = loaded.run
 
     def predict(self, paths: Sequence[Path], *, top_k: int = 0) -> Iterator[Answered]:
         """An answer per batch of files, in order; files that can't be read are failures in it."""
@@ -63,7 +59,7 @@ class LocalModel:
 
     def _row(self, path: Path) -> NDArray[np.uint8] | Failure:
         try:
-            return images.read(path.read_bytes(), self.bundle.image)
+            return images.read(path.read_bytes(), self.bundle.image, max_pixels=self._max_pixels)
         except OSError as error:
             return Failure("NOT_FOUND", f"{path} cannot be read: {error.strerror or error}.")
         except BadInput as error:
@@ -73,11 +69,39 @@ class LocalModel:
         bundle = self.bundle
         feeds = {bundle.inputs[0].name: pixels}
         if bundle.task == "classify":
-            probabilities = self._session.run(feeds, ("probabilities",))["probabilities"]
+            probabilities = self._run(feeds, ("probabilities",))["probabilities"]
             return [_classification(row, bundle.labels, top_k) for row in probabilities]
-        errors = self._session.run(feeds, ("error",))["error"].tolist()
+        errors = self._run(feeds, ("error",))["error"].tolist()
         limit = np.inf if bundle.threshold is None else bundle.threshold.error
         return [Reconstruction(error, error > limit) for error in errors]
+
+
+def _candidates(models: Path, name: str, version: int) -> list[Version]:
+    """The bundles that may answer, newest first."""
+    if not models.is_dir():
+        raise BadRepository(f"{models} is no model repository: it is not a folder.")
+    model = repository.scan(models).models.get(name)
+    bundles = [] if model is None else [each for each in model.usable if each.kind == "bundle"]
+    if model is None or not bundles:
+        raise ModelNotFound(f"{models} has no model {name!r}.")
+    if version:
+        if all(each.number != version for each in bundles):
+            raise ModelNotFound(f"{models} has no model {name!r} version {version}.")
+        return [each for each in bundles if each.number == version]
+    return bundles[::-1]
+
+
+def _load(candidates: Sequence[Version]) -> tuple[Version, Loaded, tuple[str, ...]]:
+    """The first that loads, and why those before it don't."""
+    failures: list[BadBundle] = []
+    for version in candidates:
+        try:
+            loaded = loading.load(version, threads=None, max_batch_rows=_BATCH_IMAGES)
+        except BadBundle as error:
+            failures.append(error)
+        else:
+            return version, loaded, tuple(map(str, failures))
+    raise failures[0]
 
 
 def _classification(row: NDArray[np.float32], labels: Sequence[str], top_k: int) -> Classification:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from serving import settings
 from serving.errors import BadInput
 from serving.predictions import Classification, Failure
 
@@ -35,10 +36,18 @@ _FORMATS = (".parquet", ".csv", ".jsonl")
 @click.option("--key", type=click.Path(path_type=Path), help="PEM file of its private key.")
 @click.option("--models", type=click.Path(path_type=Path), help="Predict in this process, from this repository.")
 @click.option(
+    "--max-image-pixels",
+    type=click.IntRange(min=1),
+    default=settings.defaults()["max_image_pixels"],
+    envvar=settings.variable("max_image_pixels"),
+    show_default=True,
+    help="The largest image, width times height, that is read in this process.",
+)
+@click.option(
     "--output", type=click.Path(path_type=Path), help="Write the predictions to FILE.parquet, .csv or .jsonl."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def command(
+def command(  # noqa: PLR0913  an argument per option
     paths: tuple[Path, ...],
     *,
     model: str,
@@ -46,6 +55,7 @@ def command(
     top_k: int,
     server: str | None,
     models: Path | None,
+    max_image_pixels: int,
     output: Path | None,
     as_json: bool,
     **access: Any,
@@ -61,7 +71,10 @@ def command(
         from serving.local import LocalModel
 
         assert models is not None  # noqa: S101 one of the two is given
-        answers = LocalModel(models, model, version).predict(files, top_k=top_k)
+        local = LocalModel(models, model, version, max_pixels=max_image_pixels)
+        for reason in local.skipped:
+            click.echo(f"Version {local.version} answers, as a newer one can't be loaded: {reason}", err=True)
+        answers = local.predict(files, top_k=top_k)
     rows: list[dict[str, Any]] = []
     served, began = version, time.perf_counter()
     for answer in answers:

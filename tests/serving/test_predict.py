@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -11,7 +13,7 @@ from pyarrow import parquet
 
 from serving.codec import png
 from serving.commands.predict import command
-from serving.errors import BadInput, BadRepository, ModelNotFound
+from serving.errors import BadBundle, BadInput, BadRepository, ModelNotFound
 from tests.serving.fake_models import LABELS, pixels, publish_classifier, publish_reconstructor
 from tests.serving.fake_registry import served, two_models
 
@@ -50,6 +52,33 @@ def test_a_folder_is_predicted_in_process(models, folder):
     assert len(first["labels"]) == 2
     assert last == {"path": str(folder / "deep" / "bad.png"), "failure": last["failure"]}
     assert last["failure"]["code"] == "INVALID_ARGUMENT"
+
+
+def test_a_damaged_newest_version_is_passed_over_as_a_server_does(models, folder):
+    """The version before it answers, and the damage is told; asked for by its number, the damaged one is an error."""
+    publish_classifier(models)
+    model = models / "digits" / "2" / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-1])
+    done = predict(folder, "--model", "digits", "--models", models, "--json")
+    assert json.loads(done.stdout)["version"] == 1
+    assert "digits/2/model.onnx" in done.stderr
+    with pytest.raises(BadBundle, match=r"digits/2/model\.onnx"):
+        predict(folder, "--model", "digits", "--version", "2", "--models", models)
+
+
+def test_predicting_in_process_needs_nothing_of_the_wire():
+    """Whoever trains has neither grpc nor the protobuf that the wire needs."""
+    code = "import sys, serving.local; print({'grpc', 'google.protobuf', 'prometheus_client'} & set(sys.modules))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert shown.stdout.strip() == "set()"
+
+
+def test_images_beyond_the_pixel_limit_fail_by_themselves(models, folder):
+    """The server's limit, from the same variable, and to be changed by the same flag."""
+    limit = pixels(1)[0].size - 1
+    done = predict(folder, "--model", "digits", "--models", models, "--max-image-pixels", limit, "--json")
+    failures = [row["failure"]["message"] for row in json.loads(done.stdout)["predictions"]]
+    assert sum("pixels" in message for message in failures) == 3
 
 
 @pytest.mark.parametrize("model", ["digits", "digits-ae"])
