@@ -76,6 +76,7 @@ class Decoder:
             Overloaded: too many images or bytes are waiting.
             BadInput: more of either than may ever wait. The future has it for too many pixels in one request.
         """
+        self._check(len(files), 0)  # before each is looked at: a message has room for millions of empty ones
         size_bytes = sum(map(len, files)) + _bytes_of(len(files), spec)
         return self.work(self._read(files, spec, call), call, rows=len(files), size_bytes=size_bytes)
 
@@ -96,13 +97,7 @@ class Decoder:
             Overloaded: too many images or bytes are waiting.
             BadInput: more of either than may ever wait.
         """
-        for name, limit, asked in (
-            ("--max-queue-rows", self._max_rows, rows),
-            ("--max-queue-bytes", self._max_bytes, size_bytes),
-        ):
-            if asked > limit:
-                what = "images" if name.endswith("rows") else "bytes, as sent and as the model takes them"
-                raise BadInput(f"A request may have at most {name} = {limit} {what}. Received: {asked}")
+        self._check(rows, size_bytes)
         with self._lock:
             full = self._rows + rows > self._max_rows or self._bytes + size_bytes > self._max_bytes
             if not full:
@@ -126,6 +121,15 @@ class Decoder:
     def close(self, wait_seconds: float = 1.0) -> None:
         """Take nothing more, fail what waits, and wait so long for the images in work. May be called twice."""
         self._turns.close(wait_seconds)
+
+    def _check(self, rows: int, size_bytes: int) -> None:
+        if rows > self._max_rows:
+            raise BadInput(f"A request may have at most --max-queue-rows = {self._max_rows} images. Received: {rows}")
+        if size_bytes > self._max_bytes:
+            raise BadInput(
+                f"A request may have at most --max-queue-bytes = {self._max_bytes} bytes, as sent and as the model "
+                f"takes them. Received: {size_bytes}"
+            )
 
     def _left(self, rows: int, size_bytes: int) -> None:
         with self._lock:

@@ -95,6 +95,17 @@ def test_images_that_wait_are_bounded(decoder):
         decoder.read([b""] * 101, SPEC, Call("Classify"))
 
 
+def test_too_many_files_are_refused_by_their_number(decoder):
+    """None of them is looked at."""
+
+    class Untouchable(list):
+        def __iter__(self):
+            raise AssertionError
+
+    with pytest.raises(BadInput, match="--max-queue-rows = 100"):
+        decoder.read(Untouchable([b""] * 101), SPEC, Call("Classify"))
+
+
 def test_a_deadline_ends_the_decoding(decoder):
     """Before the next image."""
     with pytest.raises(DeadlineExceeded):
