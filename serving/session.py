@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_ERRORS_ONLY: Final = 3
+_FATAL_ONLY: Final = 4
 _DTYPES: Final = {
     "tensor(bool)": "bool",
     "tensor(double)": "float64",
@@ -39,8 +39,9 @@ _DTYPES: Final = {
 
 _NATIVE: Final = {name: np.dtype(name) for name in _DTYPES.values() if name != "string"}
 
-# Warnings that onnxruntime prints while it probes devices and folds graphs mean nothing to a user.
-onnxruntime.set_default_logger_severity(_ERRORS_ONLY)
+# Warnings that onnxruntime prints while it probes devices and folds graphs mean nothing to a user; errors come as
+# exceptions too, and a caller's bad values are not to fill the server's log.
+onnxruntime.set_default_logger_severity(_FATAL_ONLY)
 
 
 class Session:
@@ -156,7 +157,7 @@ def _load(model: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _FATAL_ONLY
     # A memory pattern is kept for every number of rows ever seen, and grows the arena for nothing measurable.
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -308,6 +308,7 @@ def test_the_index_is_what_is_on_disk_with_what_is_loaded(rig):
     rig.put("o", 1, "bad")
     rig.start()
     rig.registry.unload("m")
+    rig.wait_for_end()
     found = {(status.name, status.version): (status.state, status.reason) for status in rig.registry.index()}
     assert found.keys() == {("m", 1), ("n", 1), ("o", 1)}
     assert found["m", 1] == ("End", "unloaded")
