@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
 from serving import model_card, tensors
 from serving.calls import Answer, Call, Method, Status, answered
 from serving.errors import BadInput, ModelNotFound, ModelNotReady, TooLarge
 from serving.images import ImageSpec
+from serving.turns import Turns
 from serving.v2 import open_inference_pb2 as v2
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Mapping
     from concurrent.futures import Future
 
     from numpy.typing import NDArray
@@ -61,13 +61,13 @@ class InferenceService:
         self._telemetry = telemetry
         self._version = version
         self._max_message_bytes = max_message_bytes
-        self._loader = ThreadPoolExecutor(1, "loader")
-        self._counting = ThreadPoolExecutor(1, "counting")  # other workers may have to be asked
+        self._loader = Turns(1, name="loader")
+        self._counting = Turns(1, name="counting")  # other workers may have to be asked
 
-    def close(self) -> None:
-        """Wait for a load, unload or count under way, and take no more."""
-        self._counting.shutdown(wait=True, cancel_futures=True)
-        self._loader.shutdown(wait=True, cancel_futures=True)
+    def close(self, wait_seconds: float = 1.0) -> None:
+        """Take no more loads, unloads and counts, and wait so long for each under way. May be called twice."""
+        self._counting.close(wait_seconds)
+        self._loader.close(wait_seconds)
 
     def live(self, _request: v2.ServerLiveRequest, _call: Call) -> Future[v2.ServerLiveResponse]:
         """Alive, since it answers."""
@@ -109,7 +109,7 @@ class InferenceService:
         if request.name:
             with self._acquire(request.name, request.version, call):
                 pass
-        return _then(self._counting.submit(self._statistics, request.name, _number(request.version)), lambda told: told)
+        return self._counting.add(_at_once(self._statistics, request.name, _number(request.version)))
 
     def _statistics(self, name: str, version: int) -> v2.ModelStatisticsResponse:
         response = v2.ModelStatisticsResponse()
@@ -136,16 +136,14 @@ class InferenceService:
                 "A load with parameters is refused: a repository is changed by publishing into it. "
                 f"Received: {', '.join(sorted(request.parameters))}"
             )
-        return _then(
-            self._loader.submit(self._registry.load, request.model_name), lambda _: v2.RepositoryModelLoadResponse()
-        )
+        loading = self._loader.add(_at_once(self._registry.load, request.model_name))
+        return _then(loading, lambda _: v2.RepositoryModelLoadResponse())
 
     def unload(self, request: v2.RepositoryModelUnloadRequest, call: Call) -> Future[v2.RepositoryModelUnloadResponse]:
         """Unload a model until it is loaded again."""
         call.model = request.model_name
-        return _then(
-            self._loader.submit(self._registry.unload, request.model_name), lambda _: v2.RepositoryModelUnloadResponse()
-        )
+        unloading = self._loader.add(_at_once(self._registry.unload, request.model_name))
+        return _then(unloading, lambda _: v2.RepositoryModelUnloadResponse())
 
     def infer(self, request: v2.ModelInferRequest, call: Call) -> Future[v2.ModelInferResponse]:
         """The outputs for some inputs; encoded files in a uint8 `image` are decoded first."""
@@ -365,6 +363,12 @@ class _Responder:
                 f"The answer would have at least {size_bytes} bytes, and a message may have {self._max_bytes} "
                 "(--max-message-bytes): send fewer rows in one request, or ask for fewer outputs."
             )
+
+
+def _at_once(work: Callable[..., Any], *arguments: Any) -> Generator[None, None, Any]:
+    """Work that blocks until it is done, as a job of no steps for `Turns`."""
+    yield from ()
+    return work(*arguments)
 
 
 def _then(source: Future[Any], make: Callable[[Any], Any]) -> Future[Any]:

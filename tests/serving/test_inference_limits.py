@@ -11,7 +11,7 @@ import pytest
 from serving import tensors
 from serving.calls import Call
 from serving.decoder import Decoder
-from serving.errors import BadInput, TooLarge
+from serving.errors import BadInput, Draining, TooLarge
 from serving.inference import InferenceService
 from serving.telemetry import Telemetry
 from serving.v2 import open_inference_pb2 as v2
@@ -162,6 +162,26 @@ def test_what_the_model_does_not_take_is_refused_unread(infer):
         message.model_name = model
         with pytest.raises(Exception, match=word):
             infer(message)
+
+
+def test_a_load_that_takes_for_ever_holds_no_stop_up(registry, decoder):
+    """Its thread is a daemon; who waits for its turn is told that the server is stopping."""
+    entered, go = threading.Event(), threading.Event()
+
+    def load(_name):
+        entered.set()
+        assert go.wait(10)
+
+    registry.load = load
+    service = InferenceService(registry, decoder, Telemetry(), version="0.0")
+    asked = v2.RepositoryModelLoadRequest(model_name="digits")
+    first, second = (service.load(asked, Call("RepositoryModelLoad")) for _ in range(2))
+    assert entered.wait(10)
+    service.close(0.0)
+    with pytest.raises(Draining):
+        second.result(0)
+    go.set()
+    first.result(10)
 
 
 def test_reading_stops_where_the_caller_hangs_up():
