@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -34,15 +35,24 @@ def cluster(tmp_path):
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": ROOT}
     processes = [subprocess.Popen([*scheduler, "--no-dashboard", *common], **quiet)]
     processes += [subprocess.Popen([*worker, *common, "--local-directory", str(tmp_path)], **quiet) for _ in range(2)]
-    limit = time.monotonic() + 60
-    while not where.exists() and time.monotonic() < limit:
+    try:
+        yield _address(where, processes)
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+        for process in processes:
+            process.wait(timeout=30)
+
+
+def _address(where, processes):
+    """What the scheduler writes down when it listens; the file is there a moment before its content."""
+    limit = time.monotonic() + 120
+    while time.monotonic() < limit:
         assert all(process.poll() is None for process in processes), "the cluster did not start"
+        with contextlib.suppress(OSError, ValueError):
+            return json.loads(where.read_text())["address"]
         time.sleep(0.05)
-    yield json.loads(where.read_text())["address"]
-    for process in reversed(processes):
-        process.terminate()
-    for process in processes:
-        process.wait(timeout=30)
+    raise AssertionError("the cluster did not start within two minutes")
 
 
 def test_a_cluster_makes_the_snapshot_that_this_machine_makes(calotype, cluster, digits_folder, tmp_path):
