@@ -17,7 +17,7 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact, c
 from pipelines import evaluate, report
 from pipelines.config import Recipe
 from pipelines.dataset import Snapshot
-from pipelines.errors import Refused
+from pipelines.errors import Refused, UsageError
 from pipelines.export import DRAFT, ExportResult, export_run
 from pipelines.flows_ingest import Runner, ingest_on
 from pipelines.flows_runtime import RETRIED, runtime, use_runtime
@@ -105,8 +105,14 @@ def _gate(folder: Path, name: str, snapshot: Path, recipe: Recipe, workspace: Pa
     found = judge_run(
         folder, name=name, snapshot=snapshot, recipe=recipe, workspace=place, force=force, progress=bars.report
     )
-    bars.report("gate", found.images or 1, found.images or 1, note="passed" if found.passed else "refused")
+    bars.report("gate", found.images or 1, found.images or 1, note=_in_short(found))
     return found
+
+
+def _in_short(found: GateResult) -> str:
+    if not found.passed:
+        return "refused"
+    return f"passed, against version {found.champion}" if found.champion else "first version: nothing to compare with"
 
 
 @task(name="publish", **RETRIED)
@@ -185,6 +191,7 @@ def pipeline_flow(
             training=True,
         )
         snapshot = Snapshot.open(ingested.path)
+        recipe = recipe.model_copy(update={"data": data_recipe(place.datasets / dataset)})  # its choices filled in
         record, seconds = _learn(snapshot, model=name, recipe=recipe, workspace=place, publish=True, force=force)
         return Outcome(record, ingested, seconds=ingested.seconds | seconds)
 
@@ -203,6 +210,11 @@ def learn_flow(*, dataset: str, name: str, recipe: Recipe, workspace: Path) -> R
     folder = place.datasets / check_name(dataset, what="dataset name")
     with use_runtime():
         snapshot = Snapshot.open(current(folder))
+        if recipe.task == "classify" and "" in snapshot.labels:
+            raise UsageError(
+                f"The dataset {dataset!r} was last ingested for --task reconstruct, with files that have no label. "
+                "Ingest it for --task classify first, or keep one --dataset per task."
+            )
         recipe = recipe.model_copy(update={"data": data_recipe(folder)})
         return _learn(snapshot, model=name, recipe=recipe, workspace=place, publish=False)[0]
 

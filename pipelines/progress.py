@@ -1,4 +1,4 @@
-"""Progress bars on the terminal, for whatever takes longer than a second; on no terminal, one line per stage.
+"""Progress bars on the terminal for whatever takes longer than a second; elsewhere a line now and then.
 
 Knows rich and nothing of what is being done. Everything goes to stderr: stdout carries results.
 """
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 NARROWEST = 110
+SILENCE_SECONDS = 10.0
 
 
 def stderr_console() -> Console:
@@ -28,7 +29,7 @@ def stderr_console() -> Console:
 class ProgressBars:
     """One bar per stage, in the order in which the stages first report; a context manager that takes the screen.
 
-    Mutable state: the stages' bars and starting times. Threads may report at once.
+    Mutable state: the stages' bars and starting times, and when a line was last printed. Threads may report at once.
 
     Args:
         console: where to draw; None: stderr.
@@ -48,6 +49,7 @@ class ProgressBars:
         )
         self._stages: dict[str, TaskID] = {}
         self._began: dict[str, float] = {}
+        self._said = time.monotonic()
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -79,7 +81,14 @@ class ProgressBars:
                 bar = self._stages[stage] = self._bars.add_task(stage, total=total, note=note)
                 self._began[stage] = time.monotonic()
             self._bars.update(bar, completed=done, total=total, note=note)
+            if not self.console.is_terminal and time.monotonic() - self._said > SILENCE_SECONDS:
+                self._say(f"{stage}: {done} of {total or '?'} {note}")
             if total is not None and done >= total and stage in self._began:
                 seconds = time.monotonic() - self._began.pop(stage)
                 if not self.console.is_terminal:
-                    self.console.print(f"{stage}: {done} in {seconds:.1f} s {note}".rstrip(), highlight=False)
+                    self._say(f"{stage}: {done} in {seconds:.1f} s {note}")
+
+    def _say(self, line: str) -> None:
+        """A line where there are no bars."""
+        self.console.print(line.rstrip())
+        self._said = time.monotonic()

@@ -72,7 +72,9 @@ RUNNER = (
 )
 TASK = click.option("--task", metavar="classify|reconstruct", help="What the model is for. [classify]")
 RECIPE = (
-    click.option("--recipe", "recipe_file", type=click.Path(path_type=Path), help="A recipe file in TOML."),
+    click.option(
+        "--recipe", "recipe_file", type=click.Path(path_type=Path), help="A recipe file: TOML, or a run's recipe.json."
+    ),
     click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="One value of the recipe; repeatable."),
 )
 FORCE = click.option(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +13,14 @@ import click
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import ModuleType
+    from types import FrameType, ModuleType
 
     from pipelines.config import Recipe
     from pipelines.ingest import IngestResult
     from pipelines.runs import RunRecord
 
 STAGES = ("ingest", "split", "train", "fit", "evaluate", "export", "gate", "publish")
+TERMINATED = 128 + signal.SIGTERM
 NOTHING_NEW = "nothing new: a finished run has the same images and recipe"
 
 
@@ -30,14 +32,24 @@ def flows_ready() -> Iterator[ModuleType]:
     """
     from pipelines.prefect_server import prefect_environment, wait_ready
 
-    with prefect_environment() as server:
-        from pipelines import flows
-        from pipelines.flows_runtime import use_runtime
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        with prefect_environment() as server:
+            from pipelines import flows
+            from pipelines.flows_runtime import use_runtime
 
-        # First: the runtime freezes Prefect's settings, and without an address in them Prefect starts a second server.
-        wait_ready(server)
-        with use_runtime():
-            yield flows
+            # First: the runtime freezes Prefect's settings; without an address in them Prefect starts a second server.
+            wait_ready(server)
+            with use_runtime():
+                yield flows
+    except KeyboardInterrupt:
+        click.echo("Interrupted; the same command again goes on from what was saved.", err=True)
+        raise
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    """End as Ctrl-C does, so that whatever was started is stopped."""
+    raise SystemExit(TERMINATED)
 
 
 def check_request(*, recipe: Recipe, source: str | None = None, model: str | None = None) -> None:

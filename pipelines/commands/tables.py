@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 FATES = ("train", "validation", "test", "duplicate", "conflict", "quarantined", "ignored")
 MOST_LABELS = 40
+MOST_FILES = 20
 
 
 def pairs(title: str, rows: Mapping[str, Any]) -> Group:
@@ -56,9 +57,17 @@ def ingested(result: IngestResult) -> list[Group]:
     tables = [rows(title, ["label", *fates], body)]
     if result.reasons:
         tables.append(rows("Quarantined", ["reason", "files"], list(result.reasons.items())))
+        listed = [[one["path"], one["reason"]] for one in result.quarantined[:MOST_FILES]]
+        tables.append(rows(f"The first {len(listed)} of them", ["file", "reason"], listed))
     if result.warnings:
         tables.append(rows("To look at", ["warning"], [[warning] for warning in result.warnings]))
-    tables.append(Group(Text(f"Samples of each label: {result.contact_sheet}\n")))
+    lines = [
+        f"Samples of each label: {result.contact_sheet}",
+        f"Every file and its fate: {result.path}/manifest.parquet",
+    ]
+    if result.images["ignored"]:
+        lines.insert(0, f"{result.images['ignored']:,} files ignored: hidden ones, litter, or outside of any label")
+    tables.append(Group(Text("\n".join(lines) + "\n")))
     return tables
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LABELS = fake_models.LABELS
-DATA = DataRecipe(height=6, width=5, split=(0.3, 0.2, 0.5))
+DATA = DataRecipe(height=6, width=5, split=(0.3, 0.2, 0.5), seed=0)
 PER_LABEL = 30
 RECIPE = Recipe(data=DATA)
 
