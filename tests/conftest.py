@@ -42,7 +42,7 @@ def calotype(tmp_path):
     """Run the command `calotype` as a user does: a process of its own, in an empty folder."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("CALOTYPE_", "PREFECT_"))}
 
-    def run(*arguments: object, timeout: float = 280, **more: str) -> Finished:
+    def run(*arguments: object, timeout: float = 800, **more: str) -> Finished:
         done = subprocess.run(
             [sys.executable, "-m", "pipelines.cli", *map(str, arguments)],
             cwd=tmp_path,
