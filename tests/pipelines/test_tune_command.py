@@ -55,5 +55,6 @@ def test_a_search_ends_in_a_published_model_and_goes_on_where_it_stopped(calotyp
     more = tune(3)
     assert more.status in {0, 3}, more.err  # another winner may lose against the champion
     assert json.loads(more.out)["trials"] == 3
-    assert "trial 2:" in more.err
+    told = [line.partition(":")[0] for line in more.err.splitlines() if line.startswith("trial ")]
+    assert told == ["trial 2"], "one line for the one trial that was made"
     assert "trial 1:" not in more.err
