@@ -45,7 +45,7 @@ lock: ## resolve the newest compatible versions anew
 	@$(COMPILE) --group bootstrap -o requirements/bootstrap.lock
 	@$(COMPILE) pyproject.toml --extra serving -o requirements/serving.lock
 	@$(COMPILE) pyproject.toml --extra demo -o requirements/demo.lock
-	@$(COMPILE) pyproject.toml --extra demo --group dev -c requirements/demo.lock -o requirements/dev.lock
+	@$(COMPILE) pyproject.toml --extra demo --extra bucket --extra tracing --group dev -c requirements/demo.lock -o requirements/dev.lock
 	@$(COMPILE) requirements/clients.in -o requirements/clients.lock
 
 clean: ## remove the environments and caches; ./workspace stays
