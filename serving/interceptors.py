@@ -5,6 +5,7 @@ Here is the one table from the errors of this house to the statuses of gRPC.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import secrets
 import time
@@ -73,14 +74,24 @@ class Desk:
         tokens: one of which every call needs; None: none.
         max_message_bytes: the largest request, and answer; the transport takes a little more, so that this can say
             what is wrong.
+        log_sample: one in so many of the calls that went well is logged.
     """
 
+    # Mutable: `_good`, which counts the calls that went well; a step of it is one for all threads.
+
     def __init__(
-        self, telemetry: Telemetry, *, tokens: Tokens | None = None, max_message_bytes: int = 2**31 - 1
+        self,
+        telemetry: Telemetry,
+        *,
+        tokens: Tokens | None = None,
+        max_message_bytes: int = 2**31 - 1,
+        log_sample: int = 1,
     ) -> None:
         self._telemetry = telemetry
         self.tokens = tokens
         self._max_message_bytes = max_message_bytes
+        self._log_sample = log_sample
+        self._good = itertools.count()
 
     def admit(self, call: Call) -> None:
         """Let a call in; a stream when it opens, before any of its requests is read.
@@ -151,7 +162,7 @@ class Desk:
             seconds=seconds,
             images=call.images if status is OK else 0,
         )
-        if _log.isEnabledFor(logging.INFO):
+        if _log.isEnabledFor(logging.INFO) and (status is not OK or next(self._good) % self._log_sample == 0):
             logs.event(
                 _log,
                 "call",

@@ -96,7 +96,12 @@ class Server:
         methods = (*PredictionService(self.registry, self._decoder).methods(), *self._inference.methods())
         if tokens is not None:
             methods = guarded(methods, tokens)
-        desk = Desk(self.telemetry, tokens=tokens, max_message_bytes=settings.max_message_bytes)
+        desk = Desk(
+            self.telemetry,
+            tokens=tokens,
+            max_message_bytes=settings.max_message_bytes,
+            log_sample=settings.log_sample,
+        )
         self._transport = choose.build(
             settings.transport, methods, desk, _options(settings, tls, shared=shared is not None)
         )

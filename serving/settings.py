@@ -114,6 +114,9 @@ class ServeSettings:
     log_level: str = _setting(
         "info", About("The least severe event logged.", choices=("debug", "info", "warning", "error"))
     )
+    log_sample: int = _setting(
+        1, About("Of the calls that went well one in so many is logged; failures always.", "calls", 1, 10**9)
+    )
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

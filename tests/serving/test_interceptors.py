@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from serving.calls import Call
 from serving.errors import ModelNotFound
-from serving.interceptors import Desk, Status, cut
+from serving.interceptors import OK, Desk, Status, cut
 from serving.telemetry import Telemetry
 
 
@@ -32,3 +32,16 @@ def test_a_caller_cannot_flood_the_log(caplog, form):
     desk.finished(call, Status(StatusCode.OK))
     assert len(caplog.records) == 2
     assert all(len(str(vars(record))) < 6000 for record in caplog.records)
+
+
+def test_a_sampled_log_has_one_good_call_in_so_many_and_every_bad_one(caplog):
+    """The metrics count all of them."""
+    telemetry = Telemetry()
+    desk = Desk(telemetry, log_sample=10)
+    caplog.set_level("INFO", "calotype")
+    for number in range(40):
+        desk.finished(Call("Classify", request_id=str(number)), OK)
+        desk.finished(Call("Reconstruct"), Status(StatusCode.NOT_FOUND))
+    calls = [record.fields["method"] for record in caplog.records]
+    assert (calls.count("Classify"), calls.count("Reconstruct")) == (4, 40)
+    assert b'calotype_requests_total{code="OK",method="Classify",model="",version=""} 40.0' in telemetry.exposition()
