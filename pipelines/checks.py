@@ -116,7 +116,13 @@ def _set_aside(verdict: Verdict, index: int, status: Status, reason: str) -> Non
 
 
 def warnings(
-    rows: Columns, verdict: Verdict, *, parts: Mapping[str, str], lost_colour: bool, overruled: int
+    rows: Columns,
+    verdict: Verdict,
+    *,
+    parts: Mapping[str, str],
+    lost_colour: bool,
+    overruled: int,
+    task: str = "classify",
 ) -> list[str]:
     """Sentences about what isn't wrong and may still spoil a training.
 
@@ -126,9 +132,10 @@ def warnings(
         parts: of the used contents, by content hash.
         lost_colour: colour images are stored as gray, because the dataset is gray.
         overruled: images whose part is not the one that the source now gives them.
+        task: classify or reconstruct, which asks for no labels and hears nothing of them.
     """
     used = list(verdict.used.values())
-    found = _class_warnings(rows, used)
+    found = _class_warnings(rows, used) if task == "classify" else []
     proportions = [rows["width"][index] / rows["height"][index] for index in used]
     if proportions and max(proportions) > PROPORTIONS_RATIO * min(proportions):
         found.append(
@@ -157,7 +164,8 @@ def warnings(
     if quarantined > len(used):
         found.append(f"More files are quarantined ({quarantined}) than used ({len(used)}).")
     trained = {rows["label"][verdict.used[content]] for content, part in parts.items() if part == "train"}
-    if untrained := sorted({rows["label"][index] for index in used} - trained):
+    untrained = sorted({rows["label"][index] for index in used} - trained)
+    if untrained and task == "classify":
         found.append(f"Labels without a training image: {_listed(untrained)}.")
     return found
 

@@ -55,7 +55,7 @@ class IngestResult:
         overruled: images that a pre-split source now gives another part than they have; they stay.
         warnings: sentences for a person.
         per_label: files of each label by what became of them.
-        reasons: quarantined files by reason; numbers in a reason are written N.
+        reasons: quarantined files by reason; a number that differs between files of one reason is written `…`.
         contact_sheet: a picture with samples of each label.
         new: files read by this ingest.
         unchanged: files known from the last one.
@@ -182,7 +182,9 @@ def _seal(staged: Staged, dataset: Dataset | None, *, progress: Progress) -> Dat
         image=asdict(image),
         snapshot=path.name,
         ledger=parting.ledger.write(folder),
-        warnings=checks.warnings(rows, verdict, parts=parts, lost_colour=lost_colour, overruled=parting.overruled),
+        warnings=checks.warnings(
+            rows, verdict, parts=parts, task=staged.task, lost_colour=lost_colour, overruled=parting.overruled
+        ),
         conflicts=[asdict(conflict) for conflict in verdict.conflicts[:LISTED_PROBLEMS]],
         leaks=[asdict(leak) for leak in [*verdict.leaks, *verdict.group_leaks][:LISTED_PROBLEMS]],
         near_duplicates=parting.near_duplicates,

@@ -46,7 +46,7 @@ SCHEMA = pa.schema(
 _COUNTED = {"quarantined": "quarantined", "duplicate": "duplicates", "conflict": "conflicts", "ignored": "ignored"}
 _FEW_WORDS = frozenset({"label", "part", "split", "status", "format", "mode", "shard"})
 _ROW_GROUP = 16_384  # what the writer holds at once
-_NUMBER = re.compile(r"(^|[ (])\d+")
+_NUMBER = re.compile(r"(^|[ (])(\d+)")
 _FATES = (*PARTS, "quarantined", "duplicate", "conflict")
 _SYNONYMS: dict[str, PartName] = {
     "train": "train",
@@ -162,8 +162,22 @@ def quarantined(rows: pa.Table) -> list[dict[str, str]]:
 
 
 def reasons(problems: Iterable[Mapping[str, str]]) -> dict[str, int]:
-    """Quarantined files by reason, the commonest first; numbers in reasons don't tell them apart."""
-    return dict(Counter(_NUMBER.sub(r"\1N", problem["reason"]) for problem in problems).most_common())
+    """Quarantined files by reason, the commonest first; numbers don't tell reasons apart: `…` where they differ."""
+    counts: Counter[str] = Counter()
+    numbers: dict[str, list[str | None]] = {}
+    for problem in problems:
+        words, here = _NUMBER.sub(r"\1{}", _escaped(problem["reason"])), _NUMBER.findall(problem["reason"])
+        counts[words] += 1
+        known = numbers.setdefault(words, [number for _, number in here])
+        for at, (_, number) in enumerate(here):
+            if known[at] != number:
+                known[at] = None
+    return {words.format(*(number or "…" for number in numbers[words])): count for words, count in counts.most_common()}
+
+
+def _escaped(text: str) -> str:
+    """For `str.format`."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def _tally(column: pa.ChunkedArray) -> dict[str, int]:

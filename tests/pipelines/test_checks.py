@@ -71,11 +71,11 @@ def test_a_leak_keeps_the_test_image():
     assert verdict.reason[0] == "the same pixels as a/002, which is in test"
 
 
-def said(rows, *, parts=None, lost_colour=False, overruled=0, **sizes):
+def said(rows, *, parts=None, lost_colour=False, overruled=0, task="classify", **sizes):
     told = columns(rows) | sizes
     verdict = judge(told, conflicts="drop")
     parts = parts or dict.fromkeys(verdict.used, "train")
-    return " ".join(warnings(told, verdict, parts=parts, lost_colour=lost_colour, overruled=overruled))
+    return " ".join(warnings(told, verdict, parts=parts, lost_colour=lost_colour, overruled=overruled, task=task))
 
 
 def test_what_is_worth_a_second_look():
@@ -94,3 +94,10 @@ def test_what_is_worth_a_second_look():
         calm, parts={str(n): "train" if n % 2 == 0 else "test" for n in range(40)}
     )
     assert "More files are quarantined (41) than used (40)" in said(calm + [("a", None, None, False)] * 41)
+
+
+def test_who_asks_for_no_labels_hears_nothing_of_them():
+    """For reconstruct labels mean nothing, so nothing is said of them; what concerns all images is."""
+    rows = [used("a", f"a{n}") for n in range(40)] + [used("b", "b"), ("c", None, None, False)]
+    assert said(rows, parts={"b": "test"}, task="reconstruct") == ""
+    assert "stored as gray" in said(rows, lost_colour=True, task="reconstruct")

@@ -54,10 +54,10 @@ def test_counts_add_up(statuses):
 
 
 def test_reasons_are_counted_by_kind():
-    """Numbers in a reason don't tell reasons apart; numbers in words do."""
-    told = ["The 12 bytes are odd.", "no UTF-8", "The 7 bytes are odd."]
+    """Numbers in a reason don't tell reasons apart, numbers in words do; a number that all share is told."""
+    told = ["The 12 bytes are odd; at most 5.", "no {UTF-8}", "The 7 bytes are odd; at most 5.", "9 {}"]
     found = manifest.reasons([{"path": "x", "reason": reason} for reason in told])
-    assert list(found.items()) == [("The N bytes are odd.", 2), ("no UTF-8", 1)]
+    assert list(found.items()) == [("The … bytes are odd; at most 5.", 2), ("no {UTF-8}", 1), ("9 {}", 1)]
 
 
 @pytest.mark.parametrize(
