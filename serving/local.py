@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from serving import bundle as bundle_files
 from serving import images, loading, repository
 from serving.errors import BadBundle, BadInput, BadRepository, ModelNotFound
 from serving.predictions import Answered, Classification, Failure, Reconstruction, Score
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from serving.loading import Loaded
-    from serving.repository import Version
+    from serving.repository import Model, Version
 
 _BATCH_IMAGES = 32
 
@@ -28,12 +29,13 @@ class LocalModel:
     Args:
         models: the repository.
         name: of the model.
-        version: 0 is the newest that loads, whatever a `config.pbtxt` says: to read one takes protobuf.
+        version: 0 is the newest that loads of those that the model's `config.pbtxt` has served.
         max_pixels: larger images are refused by their header.
 
     Raises:
         BadRepository: `models` is no folder.
-        ModelNotFound: no such model or version.
+        ModelNotFound: no such model or version, or none that its `config.pbtxt` has served.
+        BadConfig: that file can't be read.
         BadBundle: the version is damaged; for 0: every version is, and this is what is wrong with the newest.
     """
 
@@ -88,7 +90,35 @@ def _candidates(models: Path, name: str, version: int) -> list[Version]:
         if all(each.number != version for each in bundles):
             raise ModelNotFound(f"{models} has no model {name!r} version {version}.")
         return [each for each in bundles if each.number == version]
-    return bundles[::-1]
+    only = _served(model)
+    chosen = [each for each in bundles if only is None or each.number in only]
+    if not chosen:
+        raise ModelNotFound(
+            f"{models} has no version of {name!r} that its config.pbtxt has served, which are "
+            f"{', '.join(map(str, sorted(only or ())))}: choose one by --version."
+        )
+    return chosen[::-1]
+
+
+def _served(model: Model) -> frozenset[int] | None:
+    """The numbers that the model's `config.pbtxt` has served; None: any.
+
+    Only where one speaks of versions, which those that publishing writes don't: to read it takes protobuf.
+    """
+    if model.config is None or "version_policy" not in model.config:
+        return None
+    try:
+        from serving import model_config  # noqa: PLC0415 - see above
+    except ModuleNotFoundError as error:
+        raise BadInput(
+            f"{model.path / bundle_files.CONFIG} says which versions are served, and to read it needs {error.name}: "
+            "pip install 'calotype[serving]', or choose one by --version."
+        ) from error
+    from serving.row_queue import BatchLimits  # noqa: PLC0415
+
+    default = model_config.Tuning(limits=BatchLimits())
+    where = str(model.path / bundle_files.CONFIG)
+    return model_config.read(model.config, default, model=model.name, where=where).policy.only
 
 
 def _load(candidates: Sequence[Version]) -> tuple[Version, Loaded, tuple[str, ...]]:

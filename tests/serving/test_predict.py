@@ -66,6 +66,25 @@ def test_a_damaged_newest_version_is_passed_over_as_a_server_does(models, folder
         predict(folder, "--model", "digits", "--version", "2", "--models", models)
 
 
+def test_in_process_the_versions_that_are_served_answer(models, folder):
+    """A config.pbtxt that pins a version holds here too; any other is to be had by its number."""
+    publish_classifier(models)
+    config = models / "digits" / "config.pbtxt"
+    config.write_text("version_policy { specific { versions: [ 1 ] } }")
+
+    def version(*more):
+        done = predict(folder, "--model", "digits", "--models", models, "--json", *more)
+        return json.loads(done.stdout)["version"]
+
+    assert version() == 1
+    assert version("--version", 2) == 2
+    config.write_text("version_policy { latest { num_versions: 1 } }")
+    assert version() == 2
+    config.write_text("version_policy { specific { versions: [ 7 ] } }")
+    with pytest.raises(ModelNotFound, match=r"config\.pbtxt has served, which are 7"):
+        version()
+
+
 def test_predicting_in_process_needs_nothing_of_the_wire():
     """Whoever trains has neither grpc nor the protobuf that the wire needs."""
     code = "import sys, serving.local; print({'grpc', 'google.protobuf', 'prometheus_client'} & set(sys.modules))"
