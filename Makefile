@@ -43,9 +43,11 @@ clients: $(CLIENTS) ## the environment of other people's clients, which the wire
 
 lock: ## resolve the newest compatible versions anew
 	@$(COMPILE) --group bootstrap -o requirements/bootstrap.lock
-	@$(COMPILE) pyproject.toml --extra serving -o requirements/serving.lock
 	@$(COMPILE) pyproject.toml --extra demo -o requirements/demo.lock
 	@$(COMPILE) pyproject.toml --extra demo --extra bucket --extra tracing --group dev -c requirements/demo.lock -o requirements/dev.lock
+	@$(COMPILE) pyproject.toml --extra serving --extra bucket --extra tracing -c requirements/dev.lock -o requirements/serving.lock
+	@$(COMPILE) pyproject.toml requirements/pipelines.in --override requirements/pipelines.overrides \
+		--extra demo --extra bucket --extra tracing -c requirements/dev.lock -o requirements/pipelines.lock
 	@$(COMPILE) requirements/clients.in -o requirements/clients.lock
 
 clean: ## remove the environments and caches; ./workspace stays
