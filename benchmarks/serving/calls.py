@@ -69,8 +69,8 @@ def started(*arguments: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def serving(models: Path, form: str, flags: Sequence[str]) -> Iterator[Side]:
-    """Our server with one transport."""
+def serving(models: Path, form: str, flags: Sequence[str], *, may_refuse: bool = False) -> Iterator[Side]:
+    """Our server with one transport; anything but OK from it ends the program, refusals too unless they are wanted."""
     options = ("--models", str(models), "--port", "0", "--http-port", "0", "--transport", form, *flags)
     with started("-c", _SERVE, *options) as line:
         addresses = [word.rpartition(":")[2] for word in line.split() if "://" in word]
@@ -81,7 +81,11 @@ def serving(models: Path, form: str, flags: Sequence[str]) -> Iterator[Side]:
             if len(answer.results) != ROWS or len(answer.results[0].labels) != len(lenet5.LABELS):
                 sys.exit(f"The server answered nonsense: {answer}")
         yield side
-        refused = codes(side) - {"OK", "CANCELLED"}  # h2load hangs up on what is in flight at its end
+        refused = codes(side) - {
+            "OK",
+            "CANCELLED",
+            *(["UNAVAILABLE"] if may_refuse else []),
+        }  # h2load hangs up at its end
         if refused:
             sys.exit(f"The server answered {refused}: these figures are worth nothing.")
 

@@ -47,8 +47,12 @@ def framed(message: bytes) -> bytes:
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
-def run(port: int, path: str, message: bytes, load: Load, *, seconds: int) -> Measured:
-    """Call one method for so long; h2load counts HTTP statuses, so the caller must know that the answers are right."""
+def run(port: int, path: str, message: bytes, load: Load, *, seconds: int, per_second: float | None = None) -> Measured:
+    """Call one method for so long, as fast as it is answered or so many times a second.
+
+    h2load counts HTTP statuses, so the caller must know that the answers are right.
+    """
+    pace = () if per_second is None else ("--rps", f"{per_second / load.connections:.3f}")
     with tempfile.TemporaryDirectory() as folder:
         frame, log = Path(folder) / "frame", Path(folder) / "log"
         frame.write_bytes(framed(message))
@@ -57,6 +61,7 @@ def run(port: int, path: str, message: bytes, load: Load, *, seconds: int) -> Me
                 "h2load",
                 *("-D", f"{seconds}", "--warm-up-time", "300ms", "-t", "1"),
                 *("-c", str(load.connections), "-m", str(load.streams)),
+                *pace,
                 *("-d", str(frame), "--log-file", str(log)),
                 *("-H", "content-type: application/grpc", "-H", "te: trailers"),
                 f"http://127.0.0.1:{port}{path}",
