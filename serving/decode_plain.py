@@ -2,15 +2,15 @@
 
 Plain is what needs no second thought: 8-bit gray or colour, not interlaced, nothing in the file about transparency or
 orientation. Everything else, and everything odd, is left to `serving.decode_any`. On a 28 x 28 PNG the cost is the
-overhead: reading the header here and handing the compressed rows to Pillow's own decoder takes a third of the time of
-opening the file with Pillow.
+overhead: reading the header here and handing the compressed rows to Pillow's own decoder takes a quarter of the time
+of opening the file with Pillow.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from PIL import Image
@@ -18,14 +18,21 @@ from PIL import Image
 from serving import jpeg
 from serving.decode_any import Decoded, check_size
 
-_PNG_HEAD: Final = struct.Struct(">IIBBBBB")  # IHDR: width, height, bits, colour, compression, filter, interlace
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# IHDR: width, height, bits, colour, compression, filter, interlace; its checksum; the next chunk's length and kind.
+_PNG_HEAD: Final = struct.Struct(">IIBBBBBII4s")
 _PNG_START: Final = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 _PNG_CHUNK: Final = struct.Struct(">I4s")
 _PNG_AFTER_HEAD: Final = 8 + 12 + 13
+_PNG_END: Final = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _PNG_BITS: Final = 8
 _PNG_MODES: Final = {0: ("L", 1), 2: ("RGB", 3)}
 # These say nothing about the pixels that this house heeds.
 _PNG_HARMLESS: Final = frozenset({b"pHYs", b"gAMA", b"cHRM", b"sRGB", b"sBIT", b"bKGD", b"tIME"})
+
+_core: Final[Any] = getattr(Image, "core", None)  # no part of what Pillow promises: see `_fastest`
 
 _JPEG_START: Final = b"\xff\xd8\xff"
 _JPEG_SEGMENT: Final = struct.Struct(">BBH")
@@ -54,24 +61,32 @@ def decode(data: bytes, max_pixels: int) -> Decoded | None:
 
 
 def _png(data: bytes, max_pixels: int) -> Decoded | None:
-    width, height, bits, colour, _, _, interlaced = _PNG_HEAD.unpack_from(data, len(_PNG_START))
+    width, height, bits, colour, _, _, interlaced, checksum, length, kind = _PNG_HEAD.unpack_from(data, len(_PNG_START))
     mode, channels = _PNG_MODES.get(colour, ("", 0))
-    if not mode or bits != _PNG_BITS or interlaced:
+    if not mode or bits != _PNG_BITS or interlaced or zlib.crc32(data[12:29]) != checksum:
         return None
     check_size((width, height), max_pixels)
-    rows = _png_rows(data)
+    rows = _only_rows(data, length) if kind == b"IDAT" else None
+    if rows is None:
+        rows = _png_rows(data)
     if rows is None:
         return None
-    image = Image.frombytes(mode, (width, height), rows, "zip", mode)
-    pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(height, width, channels)
-    return Decoded(pixels, "PNG", mode, width, height)
+    pixels = _unpacked(mode, (width, height), rows)
+    return Decoded(np.frombuffer(pixels, np.uint8).reshape(height, width, channels), "PNG", mode, width, height)
+
+
+def _only_rows(data: bytes, length: int) -> bytes | None:
+    """The compressed rows of the commonest file: they lie in one chunk, right after the header and before the end."""
+    stop = _PNG_AFTER_HEAD + 8 + length
+    if data[stop + 4 :] != _PNG_END:
+        return None
+    whole = zlib.crc32(memoryview(data)[_PNG_AFTER_HEAD + 4 : stop]) == int.from_bytes(data[stop : stop + 4])
+    return data[_PNG_AFTER_HEAD + 8 : stop] if whole else None
 
 
 def _png_rows(data: bytes) -> bytes | None:
     """The compressed rows, every checksum compared; None for anything that isn't plain and whole."""
     view, end = memoryview(data), len(data)
-    if zlib.crc32(view[12:29]) != int.from_bytes(view[29:33]):
-        return None
     position, parts = _PNG_AFTER_HEAD, []
     while True:
         length, kind = _PNG_CHUNK.unpack_from(data, position)
@@ -85,6 +100,52 @@ def _png_rows(data: bytes) -> bytes | None:
         elif kind not in _PNG_HARMLESS:
             return None
         position = stop + 4
+
+
+def unpacked_by_pillow(mode: str, size: tuple[int, int], rows: bytes) -> bytes:
+    """The pixels of compressed rows, as Pillow offers it.
+
+    Raises:
+        ValueError: too few rows, or damaged ones.
+    """
+    return Image.frombytes(mode, size, rows, "zip", mode).tobytes()
+
+
+def unpacked_by_core(mode: str, size: tuple[int, int], rows: bytes) -> bytes:
+    """As `unpacked_by_pillow`, by the same decoder, without what Pillow does around it: a third of the time.
+
+    Raises:
+        ValueError: too few rows, or damaged ones.
+    """
+    image = _core.new(mode, size)
+    decoder = _core.zip_decoder(mode, mode)
+    decoder.setimage(image, (0, 0, *size))
+    read, trouble = decoder.decode(rows)
+    if read >= 0 or trouble:
+        raise ValueError("too few rows, or damaged ones")
+    encoder = _core.raw_encoder(mode, mode)
+    encoder.setimage(image, (0, 0, *size))
+    size_bytes = size[0] * size[1] * len(mode)
+    pixels: bytes = encoder.encode(size_bytes)[2]
+    if len(pixels) != size_bytes:
+        raise ValueError("not all rows at once")
+    return pixels
+
+
+def _fastest() -> Callable[[str, tuple[int, int], bytes], bytes]:
+    """Pillow's decoder itself where it is as it was when this was written; it is no part of what Pillow promises."""
+    try:
+        for mode in ("L", "RGB"):
+            pixels = bytes(range(6 * len(mode)))
+            rows = zlib.compress(b"\0" + pixels[: len(pixels) // 2] + b"\0" + pixels[len(pixels) // 2 :])
+            if unpacked_by_core(mode, (3, 2), rows) != pixels:
+                return unpacked_by_pillow
+    except Exception:  # noqa: BLE001 - whatever a later Pillow says to it
+        return unpacked_by_pillow
+    return unpacked_by_core
+
+
+_unpacked: Final = _fastest()
 
 
 def _jpeg(data: bytes, max_pixels: int) -> Decoded | None:
