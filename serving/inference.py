@@ -231,8 +231,8 @@ class InferenceService:
 def _number(version: str) -> int:
     if version and not (version.isascii() and version.isdigit() and len(version) <= _MOST_DIGITS):
         raise BadInput(
-            f"A version is at most {_MOST_DIGITS} decimal digits, or empty for the one being served. "
-            f"Received: {version!r}"
+            f"failed to get model version from specified version string '{version}': a version is at most "
+            f"{_MOST_DIGITS} decimal digits, or empty for the one being served."
         )
     return int(version or 0)
 

@@ -73,7 +73,12 @@ class ServeSettings:
     )
     executors: int = _setting(1, About("Model calls at a time per model version.", "calls", 1, 256))
     workers: int = _setting(1, About("Processes on the gRPC port, each with all models.", "processes", 1, 256))
-    max_streams: int = _setting(256, About("The most bidirectional streams open at a time.", "streams", 1, 100_000))
+    max_streams: int = _setting(
+        256,
+        About(
+            "The most bidirectional streams open at a time; and, by themselves, health Watches.", "streams", 1, 100_000
+        ),
+    )
     max_message_bytes: int = _setting(
         64 * MIB, About("The largest gRPC message taken or sent.", "bytes", 1024, 2**31 - 1)
     )

@@ -98,6 +98,8 @@ def sent(request: v2.ModelInferRequest) -> list[Sent]:
         BadInput: contents mixed, missing or of another length than the shape says, or an unknown datatype.
     """
     raw = request.raw_input_contents
+    if raw:
+        _check_unmixed(request)
     if raw and len(raw) != len(request.inputs):
         raise BadInput(
             f"raw_input_contents must have one element per input, {len(request.inputs)}. Received: {len(raw)}"
@@ -110,6 +112,15 @@ def sent(request: v2.ModelInferRequest) -> list[Sent]:
         names.add(tensor.name)
         found.append(_sent(tensor, raw[position] if raw else None))
     return found
+
+
+def _check_unmixed(request: v2.ModelInferRequest) -> None:
+    for tensor in request.inputs:
+        if tensor.HasField("contents"):
+            raise BadInput(  # in Triton's words, which clients look for
+                f"contents field must not be specified when using raw_input_contents for '{tensor.name}' for model "
+                f"'{request.model_name}': send one of them."
+            )
 
 
 def check(given: Sent, spec: TensorSpec) -> None:
@@ -140,8 +151,6 @@ def _sent(tensor: v2.ModelInferRequest.InferInputTensor, raw: bytes | None) -> S
     if raw is None:
         contents = _typed(tensor, kind, elements)
         return Sent(tensor.name, tensor.datatype, dimensions, elements, contents, kind[0])
-    if tensor.HasField("contents"):
-        raise BadInput(f"The input {tensor.name!r} has typed contents beside raw_input_contents: send one of them.")
     if tensor.datatype == "BYTES":
         if len(raw) < elements * _LENGTH_BYTES:
             raise _not_packed(tensor.name, raw, elements)

@@ -38,7 +38,7 @@ class AioTransport:
 
     def __init__(self, methods: Iterable[Method], desk: Desk, options: Options) -> None:
         self._options = options
-        self._health = health.Health()
+        self._health = health.Health(options.max_streams)
         self._table = table(methods, desk, self._health)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="grpc-aio", daemon=True)
@@ -131,7 +131,11 @@ class AioTransport:
         def tell(status: int | None) -> None:
             self._loop.call_soon_threadsafe(statuses.put_nowait, status)
 
-        leave = self._health.watch(name, tell)
+        try:
+            leave = self._health.watch(name, tell)
+        except health.TooManyWatches as error:
+            await abort(context, Status(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)))
+            raise AssertionError from None
         try:
             while (status := await statuses.get()) is not None:
                 yield health.told(status)

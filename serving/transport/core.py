@@ -55,7 +55,7 @@ class CoreTransport:
 
     def __init__(self, methods: Iterable[Method], desk: Desk, options: Options) -> None:
         self._options = options
-        self._health = health.Health()
+        self._health = health.Health(options.max_streams)
         self._table = table(methods, desk, self._health)
         self._lock = threading.Lock()
         self._streams: set[StreamCall] = set()

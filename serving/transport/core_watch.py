@@ -53,7 +53,12 @@ class WatchCall:
         if name is None:
             completion.end(self._wire, _BAD, completion.nothing)
             return
-        self._leave = self._known.watch(name, self._tell)
+        try:
+            self._leave = self._known.watch(name, self._tell)
+        except health.TooManyWatches as error:
+            full = Status(StatusCode.RESOURCE_EXHAUSTED, str(error))
+            completion.end(self._wire, full, completion.nothing)
+            return
         completion.receive_end(self._wire, self._ended)
 
     def _tell(self, status: int | None) -> None:

@@ -34,13 +34,21 @@ class _Watch:
     last: int | None = None
 
 
+class TooManyWatches(Exception):
+    """As many are open as may be."""
+
+
 class Health:
     """Statuses by name; every method may be called from any thread.
 
     Mutable, under `_lock`: `_known` (name -> status), `_services`, `_watches`, `_draining`.
+
+    Args:
+        max_watches: open at once; they are counted by themselves, so that no stream of requests shuts a probe out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_watches: int) -> None:
+        self._max_watches = max_watches
         self._lock = threading.Lock()
         self._known: dict[str, int] = {}
         self._services: tuple[str, ...] = ()
@@ -76,9 +84,14 @@ class Health:
 
         Returns:
             What ends the watch; may be called twice.
+
+        Raises:
+            TooManyWatches: with a sentence.
         """
         watch = _Watch(name, tell)
         with self._lock:
+            if len(self._watches) >= self._max_watches:
+                raise TooManyWatches(f"--max-streams = {self._max_watches} watches are open: try again later.")
             self._watches.add(watch)
             self._tell()
 

@@ -10,8 +10,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 
 from serving.codec import pixel_block
 from serving.errors import BadSetting
@@ -199,6 +200,23 @@ def test_streams_are_bounded(rig, channel):
     assert [a.request_id for a in stub.StreamClassify(iter([request("c")]), timeout=10)] == ["c"]
 
 
+def test_watches_are_bounded_by_themselves(form):
+    """Whoever opens thousands is told which setting refused them; streams of requests are not in their way."""
+    with served(two_models(), form, max_streams=2) as rig, grpc.insecure_channel(rig.address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        watches = [stub.Watch(health_pb2.HealthCheckRequest(), timeout=20) for _ in range(2)]
+        assert [next(watch).status for watch in watches] == [SERVING, SERVING]
+        with pytest.raises(grpc.RpcError) as caught:
+            next(stub.Watch(health_pb2.HealthCheckRequest(), timeout=10))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "--max-streams" in caught.value.details()
+        streams = v1_grpc.PredictionServiceStub(channel)
+        assert [a.request_id for a in streams.StreamClassify(iter([request("a")]), timeout=10)] == ["a"]
+        watches[0].cancel()
+        wait_until(lambda: len(rig.transport._health._watches) == 1)
+        assert next(stub.Watch(health_pb2.HealthCheckRequest(), timeout=10)).status == SERVING
+
+
 def test_health_is_told_per_service_and_per_model(rig, channel):
     """Check answers at once, Watch at every change."""
     stub = health_pb2_grpc.HealthStub(channel)
@@ -251,12 +269,29 @@ def test_a_long_name_is_not_found_like_a_short_one(channel, letter):
         assert len(caught.value.details().encode()) < 1100
 
 
-def test_reflection_lists_the_services(channel):
-    """So that grpcurl needs no proto files."""
-    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-    [answer] = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=10)
-    names = {service.name for service in answer.list_services_response.service}
+@pytest.mark.parametrize("package", ["grpc.reflection.v1", "grpc.reflection.v1alpha"])
+def test_reflection_lists_and_describes_the_services(channel, package):
+    """So that grpcurl needs no proto files; newer clients ask for v1 first. It describes itself, too."""
+    path = f"/{package}.ServerReflection/ServerReflectionInfo"
+    ask = channel.stream_stream(
+        path,
+        reflection_pb2.ServerReflectionRequest.SerializeToString,
+        reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    asked = [
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol=f"{package}.ServerReflection"),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="no.Body"),
+    ]
+    answers = {answer.WhichOneof("message_response"): answer for answer in ask(iter(asked), timeout=10)}
+    names = {service.name for service in answers["list_services_response"].list_services_response.service}
     assert names >= {"calotype.v1.PredictionService", "inference.GRPCInferenceService", "grpc.health.v1.Health"}
+    assert f"{package}.ServerReflection" in names
+    [file] = answers["file_descriptor_response"].file_descriptor_response.file_descriptor_proto
+    described = descriptor_pb2.FileDescriptorProto.FromString(file)
+    assert described.package == package
+    assert described.service[0].method[0].input_type == f".{package}.ServerReflectionRequest"
+    assert answers["error_response"].error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
 
 
 def test_a_drain_finishes_what_was_accepted(rig, channel):
