@@ -23,6 +23,7 @@ from pipelines.flows_runtime import use_runtime
 from pipelines.outcome import Clock, Outcome
 from pipelines.process import HeavyProcess
 from pipelines.workspace import Workspace
+from pipelines.secret import reveal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +43,7 @@ class Goal:
     Attributes:
         space: what is searched.
         trials: how many are to end in the study, those of earlier calls included.
-        storage: URL of the study's database; None: a file in the workspace.
+        storage: URL of the study's database, as `secret.hide` gives it; None: a file in the workspace.
     """
 
     space: Space
@@ -129,7 +130,7 @@ def _asked(snapshot: Snapshot, recipe: Recipe, goal: Goal, *, name: str, workspa
     workspace.mkdir(parents=True, exist_ok=True)
     return tune.Search(
         name=f"{name}-{hashlib.sha256(same.encode()).hexdigest()[:12]}",
-        storage=goal.storage or f"sqlite:///{workspace / DATABASE}",
+        storage=reveal(goal.storage) if goal.storage else f"sqlite:///{workspace / DATABASE}",
         space=goal.space,
         start=space.start(goal.space, recipe),
         trials=goal.trials,

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from serving import urls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,14 +27,12 @@ _MAY_PASS = frozenset(
         *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
     }
 )
-# Not of Azure's, where a container stands in that place.
-_USERINFO = re.compile(r"((?<![A-Za-z0-9+.-])(?!(?:abfs|wasb)s?:)[A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@", re.IGNORECASE)
 _PATIENT = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def is_url(root: str) -> bool:
     """Whether a source's root is a URL for fsspec, and no local folder."""
-    return "://" in root
+    return urls.is_url(root)
 
 
 def is_lost(trouble: str | None) -> bool:
@@ -42,8 +41,8 @@ def is_lost(trouble: str | None) -> bool:
 
 
 def without_userinfo(url: str) -> str:
-    """A URL, chained ones included, without the user and password that may stand before its host."""
-    return _USERINFO.sub(r"\1", url)
+    """A URL, chained ones included, without the secrets that it may hold."""
+    return urls.without_secrets(url)
 
 
 @dataclass(frozen=True, slots=True)

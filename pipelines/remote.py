@@ -1,19 +1,16 @@
-"""Sources behind a URL, through fsspec: what lies there, and the bytes of it.
-
-Credentials and endpoints come from where fsspec's file systems look for them themselves (environment, their own
-settings files). Knows no images.
-"""
+"""Sources behind a URL: what lies there, and the bytes of it. Knows no images; `serving.buckets` opens URLs."""
 
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from typing import TYPE_CHECKING, Any
 
-import fsspec
-
 from pipelines.errors import BadSource
-from pipelines.reading import without_userinfo
 from pipelines.walk import Found, is_hidden_folder, printable, unusable_name, why_ignored
+from serving import buckets
+from serving.errors import Unreachable
+from serving.urls import scrubbed, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +18,8 @@ if TYPE_CHECKING:
 BATCH_FILES = 64
 BATCH_BYTES = 32 * 1024 * 1024
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_SECOND_NS = 1_000_000_000
+_TAGS = ("ETag", "etag", "content_md5", "md5Hash")
 _TIMES = ("LastModified", "mtime", "last_modified", "updated", "created")
 
 
@@ -32,15 +31,12 @@ def walk_url(url: str) -> Iterator[Found]:
     """
     system, root = _system(url)
     try:
-        system.invalidate_cache()
         entries = system.find(root, detail=True)
     except Exception as error:  # what remote file systems raise has no common root
-        raise BadSource(
-            f"The source {without_userinfo(url)} can't be listed ({type(error).__name__}: {error})."
-        ) from error
+        raise BadSource(f"The source {without_secrets(url)} can't be listed: {buckets.why(error, url)}") from error
     if not entries:
         raise BadSource(
-            f"There is nothing at {without_userinfo(url)}. Expected a folder with one subfolder of images per label."
+            f"There is nothing at {without_secrets(url)}. Expected a folder with one subfolder of images per label."
         )
     for full, entry in entries.items():
         found = _found(full.removeprefix(root).lstrip("/"), entry)
@@ -74,7 +70,17 @@ def contents(
             sleep(pause)
             fetched |= _fetch(system, failed)
         patient = not all(may_pass(fetched[path]) for path in full)
-        yield from (fetched[path] for path in full)
+        yield from (_told(fetched[path], url) for path in full)
+
+
+def _told(got: bytes | Exception, url: str) -> bytes | Exception:
+    """What was got; of an error only what may be told, as it ends up in manifests."""
+    if isinstance(got, bytes):
+        return got
+    said = scrubbed(str(got), url)
+    if said == str(got):
+        return got
+    return OSError(said) if may_pass(got) else PermissionError(said)
 
 
 def may_pass(got: bytes | Exception) -> bool:
@@ -93,16 +99,9 @@ def _fetch(system: Any, full: Sequence[str]) -> dict[str, bytes | Exception]:
 
 def _system(url: str) -> tuple[Any, str]:
     try:
-        system, root = fsspec.url_to_fs(url)
-    except ImportError as error:
-        raise BadSource(f"The source {without_userinfo(url)} needs a package that isn't installed: {error}") from error
-    except ValueError as error:
-        raise BadSource(f"The source {without_userinfo(url)} is of no known kind: {error}.") from error
-    except OSError as error:
-        raise BadSource(
-            f"The source {without_userinfo(url)} can't be opened ({type(error).__name__}: {error})."
-        ) from error
-    return system, root.rstrip("/")
+        return buckets.open_url(url)
+    except Unreachable as error:
+        raise BadSource(f"The source {without_secrets(url)} can't be opened: {error}") from error
 
 
 def _found(name: str, entry: dict[str, Any]) -> Found | None:
@@ -121,14 +120,22 @@ def _found(name: str, entry: dict[str, Any]) -> Found | None:
 
 
 def _time_ns(entry: dict[str, Any]) -> int:
-    """When a file changed, as far as its file system tells; 0: it doesn't."""
+    """When a file changed, as far as its file system tells.
+
+    Object stores tell whole seconds, or nothing, and a tag of the content (S3's ETag): there the digits below a
+    second come from the tag, so that what was replaced by as many bytes within a second has another time too.
+    """
     told = next((entry[name] for name in _TIMES if entry.get(name) is not None), 0)
     if isinstance(told, dt.datetime):
         told = told.timestamp()
     try:
-        return int(float(told) * 1_000_000) * 1_000
+        time_ns = int(float(told) * 1_000_000) * 1_000
     except (TypeError, ValueError):
-        return 0
+        time_ns = 0
+    tag = next((str(entry[name]) for name in _TAGS if entry.get(name)), None)
+    if tag is None or time_ns % _SECOND_NS:
+        return time_ns
+    return time_ns + int.from_bytes(hashlib.sha256(tag.encode()).digest()[:8]) % _SECOND_NS
 
 
 def _batches(names: Sequence[str], sizes: Sequence[int]) -> Iterator[list[str]]:

@@ -1,7 +1,8 @@
 """The record that each run keeps of itself.
 
 A run is one folder: `run.json` says what it was asked and how it ended, and is replaced in one step, so that a
-reader sees the old record or the new one. Knows nothing of what a run does.
+reader sees the old record or the new one. Paths in it are relative to the workspace, which may be moved as a whole;
+in memory they are whole. Knows nothing of what a run does.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import fcntl
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pipelines.errors import UsageError
@@ -20,7 +22,6 @@ from pipelines.files import write_atomically
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from io import TextIOWrapper
-    from pathlib import Path
 
     from pipelines.workspace import Workspace
 
@@ -30,6 +31,7 @@ ENDED = ("published", "refused")
 
 RECORD = "run.json"
 RECIPE = "recipe.json"
+PLACES = ("snapshot_path", "report")  # of a record: paths
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,16 +82,41 @@ class RunRecord:
     report: str | None = None
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
-        """The record that `to_json` wrote; fields that this version doesn't know are left out."""
+    def from_json(cls, text: str, *, root: Path) -> Self:
+        """The record that `to_json` wrote; fields that this version doesn't know are left out.
+
+        Args:
+            text: of `run.json`.
+            root: the workspace's folder.
+        """
         values = json.loads(text)
         known = {spec.name for spec in dataclasses.fields(cls)}
         values = {name: value for name, value in values.items() if name in known}
+        values |= {name: _whole(values[name], root) for name in PLACES if values.get(name)}
         return cls(**{**values, "key": RunKey(**values["key"])})
 
-    def to_json(self) -> str:
-        """This record as indented JSON."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+    def to_json(self, *, root: Path) -> str:
+        """This record as indented JSON, for a workspace in the folder `root`."""
+        values = dataclasses.asdict(self)
+        values |= {name: _relative(values[name], root) for name in PLACES if values[name]}
+        return json.dumps(values, indent=2) + "\n"
+
+
+def _relative(place: str, root: Path) -> str:
+    """A path below the workspace as one in it."""
+    path, root = Path(place), root.absolute()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else place
+
+
+def _whole(place: str, root: Path) -> str:
+    """A path of a record, wherever the workspace lies now; older records hold the paths of where it lay then."""
+    path, root = Path(place), root.absolute()
+    if not path.is_absolute():
+        return str(root / path)
+    for at in range(len(path.parts) - 1, 0, -1):
+        if path.parts[at] in {"datasets", "runs"} and (here := root.joinpath(*path.parts[at:])).exists():
+            return str(here)
+    return place
 
 
 @dataclass(slots=True)
@@ -117,7 +144,7 @@ class Run:
     def update(self, **changes: Any) -> None:
         """Put `changes` into the record, in memory and on disk."""
         self.record = dataclasses.replace(self.record, **changes)
-        write_atomically(self.folder / RECORD, self.record.to_json().encode())
+        write_atomically(self.folder / RECORD, self.record.to_json(root=self.folder.parents[1]).encode())
 
 
 def start_run(workspace: Workspace, record: RunRecord) -> Run:
@@ -152,6 +179,18 @@ def was_finished(workspace: Workspace, *, model: str, recipe: str) -> bool:
     )
 
 
+def interrupted_runs(workspace: Workspace, model: str) -> list[str]:
+    """The runs of a model that began, came to no end, and that no process works in; oldest first."""
+    found = []
+    for known in _records(workspace):
+        if known.key.model == model and known.state == "started":
+            run = _hold(workspace, known.run)
+            if run is not None:
+                with run:
+                    found += [known.run] if run.record.state == "started" else []
+    return found
+
+
 def find_run(workspace: Workspace, run: str) -> RunRecord:
     """The record of a run by its id.
 
@@ -160,7 +199,7 @@ def find_run(workspace: Workspace, run: str) -> RunRecord:
     """
     path = workspace.runs / run / RECORD
     try:
-        return RunRecord.from_json(path.read_text(encoding="utf-8"))
+        return RunRecord.from_json(path.read_text(encoding="utf-8"), root=workspace.root)
     except (OSError, ValueError, KeyError, TypeError) as error:
         known = ", ".join(record.run for record in _records(workspace)[-5:]) or "none"
         raise UsageError(f"There is no run {run!r} in {workspace.runs}. The latest ones: {known}.") from error
@@ -222,5 +261,5 @@ def _records(workspace: Workspace) -> list[RunRecord]:
     records = []
     for path in sorted(workspace.runs.glob(f"*/{RECORD}")):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            records.append(RunRecord.from_json(path.read_text(encoding="utf-8")))
+            records.append(RunRecord.from_json(path.read_text(encoding="utf-8"), root=workspace.root))
     return records

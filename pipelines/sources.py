@@ -22,7 +22,8 @@ import numpy as np
 from PIL import Image
 
 from pipelines.errors import BadSource
-from pipelines.reading import is_url, without_userinfo
+from pipelines.secret import is_lost, reveal
+from serving.urls import is_url, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
     Pixels = npt.NDArray[np.uint8]
     Labelled = Iterable[tuple[str, Pixels]]
+
+
+KNOWN_PREFIX = "known:"  # before a known set's name, in an identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +56,16 @@ def find(source: str, *, cache: Path) -> Source:
     Raises:
         BadSource: no such folder, or a known set that can't be had.
     """
+    if is_lost(source):
+        raise BadSource(f"The source {source} had a password, which was kept nowhere. Give it anew: calotype run URL …")
+    source = reveal(source)
     if is_url(source) and not source.startswith("file://"):
-        return Source(identity=without_userinfo(source).rstrip("/"), root=source.rstrip("/"))
+        return Source(identity=without_secrets(source).rstrip("/"), root=source.rstrip("/"))
     folder = Path(source.removeprefix("file://"))
     if source in KNOWN and not folder.is_dir():
         target = cache / source
         KNOWN[source](target)
-        return Source(identity=f"known:{source}", root=str(target.resolve()))
+        return Source(identity=f"{KNOWN_PREFIX}{source}", root=str(target.resolve()))
     if not folder.exists():
         raise BadSource(
             f"There is no folder {source!r}. Expected a folder of labelled images, a URL, or one of the known sets: "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import UsageError
+from serving.urls import is_url, without_secrets
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -57,8 +58,9 @@ def check_name(name: str, *, what: str) -> str:
 
 
 def default_dataset_name(source: str) -> str:
-    """SOURCE's last component, with what no dataset name may hold replaced by dashes."""
-    last = source.rstrip("/").rsplit("/", 1)[-1].rsplit("::", 1)[-1]
+    """SOURCE's last component, with what no dataset name may hold replaced by dashes; nothing secret of a URL."""
+    place = without_secrets(source).partition("?")[0] if is_url(source) else source
+    last = place.rstrip("/").rsplit("/", 1)[-1].rsplit("::", 1)[-1]
     if last in {"", ".", ".."}:
         last = Path(source).resolve().name
     return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-._")[:128] or "dataset"

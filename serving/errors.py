@@ -64,6 +64,10 @@ class BadRepository(CalotypeError):
     """The path given as a model repository is missing or is not a folder."""
 
 
+class Unreachable(CalotypeError):
+    """What a URL names can't be had; a clause, for whoever knows what the URL is to tell in a sentence."""
+
+
 class VersionsChanged(CalotypeError):
     """Somebody published or withdrew a version between a publisher's look and its publishing."""
 

@@ -44,6 +44,7 @@ def command(
     """
     from pipelines.commands import session, tables
     from pipelines.progress import stderr_console
+    from pipelines.secret import hide
 
     if given["data_seed"] is None:
         given["data_seed"] = given["seed"]  # here it can be meant for the split alone
@@ -55,7 +56,7 @@ def command(
         from pipelines.flows_ingest import ingest_on
 
         result = ingest_on(
-            runner, runner_address, source=source, dataset=name, recipe=recipe, workspace=root, verify=verify
+            runner, runner_address, source=hide(source), dataset=name, recipe=recipe, workspace=root, verify=verify
         )
     for table in tables.ingested(result):
         stderr_console().print(table)

@@ -51,13 +51,14 @@ def command(
     from pipelines.commands import session, tables
     from pipelines.errors import Refused
     from pipelines.progress import stderr_console
+    from pipelines.secret import hide
 
     recipe = options.make_recipe(**given)
     session.check_request(recipe=recipe, source=source, model=model)
     name = session.dataset_name(dataset, source)
     with session.flows_ready() as flows:
         outcome: Outcome = flows.pipeline_flow(
-            source=source,
+            source=hide(source),
             name=model,
             dataset=name,
             recipe=recipe,

@@ -61,6 +61,7 @@ def command(  # noqa: PLR0913 - one for each option
     """
     from pipelines import space, tune
     from pipelines.commands import session
+    from pipelines.secret import hide
 
     recipe = options.make_recipe(**given)
     session.check_request(recipe=recipe, source=source, model=model)
@@ -73,11 +74,11 @@ def command(  # noqa: PLR0913 - one for each option
         from pipelines.flows_tune import Goal, tune_flow
 
         tuned: Tuned = tune_flow(
-            source=source,
+            source=hide(source),
             name=model,
             dataset=name,
             recipe=recipe,
-            goal=Goal(searched, trials, storage),
+            goal=Goal(searched, trials, None if storage is None else hide(storage)),
             workspace=options.workspace_of(workspace).root,
             force=force,
         )

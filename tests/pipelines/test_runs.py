@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import pytest
 
 from pipelines.errors import UsageError
@@ -64,8 +67,40 @@ def test_a_folder_without_a_record_harms_nobody(workspace):
 def test_a_record_of_a_newer_calotype_can_be_read(workspace):
     """Fields that this version doesn't know are left out."""
     with start_run(workspace, ASKED) as run:
-        text = run.record.to_json().replace('"run":', '"invented": 1, "run":', 1)
-    assert RunRecord.from_json(text) == run.record
+        text = run.record.to_json(root=workspace.root).replace('"run":', '"invented": 1, "run":', 1)
+    assert RunRecord.from_json(text, root=workspace.root) == run.record
+
+
+@pytest.mark.parametrize("by_an_older_calotype", [False, True])
+def test_a_workspace_may_be_moved(tmp_path, by_an_older_calotype):
+    """A record names what is in its workspace by where it lies now; so does an old one, which holds whole paths."""
+    before, after = Workspace(tmp_path / "before"), Workspace(tmp_path / "after")
+    snapshot = before.datasets / "d" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    with start_run(before, dataclasses.replace(ASKED, snapshot_path=str(snapshot))) as run:
+        report = run.folder / "report.html"
+        report.touch()
+        run.update(report=str(report))
+    path = run.folder / "run.json"
+    assert str(tmp_path) not in path.read_text()
+    assert find_run(before, run.record.run) == run.record
+    if by_an_older_calotype:
+        path.write_text(
+            json.dumps(json.loads(path.read_text()) | {"snapshot_path": str(snapshot), "report": str(report)})
+        )
+    before.root.rename(after.root)
+    found = find_run(after, run.record.run)
+    assert found.snapshot_path == str(after.datasets / "d" / "snapshots" / "abc")
+    assert found.report == str(after.runs / run.record.run / "report.html")
+    with start_run(after, ASKED) as again:
+        assert again.record.snapshot_path == found.snapshot_path
+
+
+def test_what_lies_elsewhere_stays_where_it_is(workspace):
+    """A path outside the workspace, and one of which nothing is here, is kept as it was."""
+    with start_run(workspace, dataclasses.replace(ASKED, snapshot_path="/else/datasets/d/snapshots/abc")) as run:
+        pass
+    assert find_run(workspace, run.record.run).snapshot_path == "/else/datasets/d/snapshots/abc"
 
 
 @pytest.mark.parametrize("name", ["../x", "", ".hidden", "a b", "a/b", "x" * 129, "-x"])
@@ -80,6 +115,9 @@ def test_names_stay_in_their_folder(name):
     [
         ("/data/my digits/", "my-digits"),
         ("s3://bucket/cats", "cats"),
+        ("sftp://me:password@host", "host"),
+        ("zip://::https://me:password@host/cats.zip?token=abc", "cats.zip"),
+        ("https://host/cats?version=2", "cats"),
         ("mnist", "mnist"),
         ("/data/.hidden", "hidden"),
         ("/", "dataset"),

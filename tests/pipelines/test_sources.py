@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import shutil
+import threading
 import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import fsspec
 import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines import keras_sets, sources
+from pipelines import keras_sets, remote, secret, sources
 from pipelines.config import DataRecipe
 from pipelines.dataset import Snapshot
 from pipelines.errors import BadSource, PipelineError
@@ -205,6 +211,24 @@ def test_one_file_that_cannot_be_fetched(tmp_path, bucket, flaky):
     assert ingest("flaky://bucket/photos", home, RECIPE).images["quarantined"] == 0
 
 
+@pytest.mark.parametrize(
+    ("entry", "other", "differs"),
+    [
+        ({"LastModified": 5.0, "ETag": "a"}, {"LastModified": 5.0, "ETag": "b"}, True),
+        ({"LastModified": 5.0, "ETag": "a"}, {"LastModified": 5.0, "ETag": "a"}, False),
+        ({"etag": "a"}, {"etag": "b"}, True),
+        ({"mtime": 5.25, "ETag": "a"}, {"mtime": 5.25, "ETag": "b"}, False),
+        ({"LastModified": 5.0}, {"LastModified": 6.0}, True),
+    ],
+)
+def test_what_tells_that_an_object_was_replaced(entry, other, differs):
+    """Its time, and within one second its tag; a time is never moved out of its second."""
+    one, two = (remote._found("a/x.png", {"size": 1, **told}).mtime_ns for told in (entry, other))
+    assert (one != two) == differs
+    told = entry.get("LastModified", entry.get("mtime", 0))
+    assert int(told) == one // 1_000_000_000
+
+
 def test_passwords_are_used_and_never_written(tmp_path, bucket, flaky):
     """User and password of a URL reach the file system, and no file of the workspace and no sentence."""
 
@@ -222,6 +246,18 @@ def test_passwords_are_used_and_never_written(tmp_path, bucket, flaky):
     with pytest.raises(BadSource) as caught:
         ingest("flaky://me:secret@bucket/photos", home, RECIPE)
     assert "secret" not in str(caught.value)
+
+
+def test_a_hidden_password_is_found_again(tmp_path):
+    """What flows are called with shows no password, and names the source; in another process it is asked for anew."""
+    url = "sftp://me:password@host/photos"
+    told = secret.hide(url)
+    assert told == "sftp://***@host/photos"
+    assert find(told, cache=tmp_path) == find(url, cache=tmp_path)
+    assert find(url, cache=tmp_path).identity == "sftp://host/photos"
+    assert secret.hide("photos") == secret.reveal("photos") == "photos"
+    with pytest.raises(BadSource, match="kept nowhere"):
+        find("sftp://***@another/photos", cache=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -244,6 +280,41 @@ def test_file_urls_are_folders(tmp_path):
     """file:// names the same source as the bare path."""
     folder = labelled(tmp_path / "photos", {"a": 3, "b": 3})
     assert find(f"file://{folder}", cache=tmp_path) == find(str(folder), cache=tmp_path)
+
+
+class Guarded(SimpleHTTPRequestHandler):
+    """A folder of files for whoever brings the password."""
+
+    def do_GET(self):
+        if self.headers["Authorization"] == "Basic " + base64.b64encode(b"me:hush-hush").decode():
+            super().do_GET()
+        else:
+            self.send_error(401)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.slow
+def test_a_command_leaves_no_password_anywhere(tmp_path, calotype):
+    """A source with a password in its URL is read; no file of workspace and Prefect, and no line, has it."""
+    folder = labelled(tmp_path / "photos", {"a": 5, "b": 5})
+    shutil.make_archive(str(tmp_path / "served" / "photos"), "zip", folder)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Guarded, directory=str(tmp_path / "served")))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"zip://::simplecache::http://me:hush-hush@127.0.0.1:{server.server_port}/photos.zip"
+    try:
+        done = calotype("ingest", url, "--json", XDG_STATE_HOME=str(tmp_path / "state"))
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert done.status == 0, done.err
+    assert json.loads(done.out)["dataset"] == "photos.zip"
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    kept_by_prefect = [path for path in files if path.is_relative_to(tmp_path / "state")]
+    assert any(b"***@127.0.0.1" in path.read_bytes() for path in kept_by_prefect)
+    assert not [path for path in files if b"hush-hush" in path.read_bytes()]
+    assert "hush-hush" not in done.out + done.err
 
 
 @pytest.mark.slow
