@@ -26,6 +26,7 @@ COMMANDS = {
     "train": "An ingested dataset to a trained run.",
     "tune": "Search for the best recipe, then run it.",
     "evaluate": "Judge a run or a published model on a test part.",
+    "schedule": "Keep running the pipeline: at times, at intervals, or on new data.",
     "publish": "A trained run to the newest version of its model.",
     "architectures": "The model families with their sizes.",
 }

@@ -26,6 +26,10 @@ class BadRecipe(UsageError):
     """An option out of its bounds, an unknown name, or a pairing that makes no sense."""
 
 
+class Busy(PipelineError):
+    """Another process has its turn with the model; wait for it, or come again."""
+
+
 class Refused(PipelineError):
     """The gate said no; the run is kept and nothing was published."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from prefect import flow, task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
@@ -17,23 +17,29 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact, c
 from pipelines import evaluate, report
 from pipelines.config import Recipe
 from pipelines.dataset import Snapshot
-from pipelines.errors import Refused, UsageError
+from pipelines.errors import PipelineError, Refused, UsageError
 from pipelines.export import DRAFT, ExportResult, export_run
 from pipelines.flows_ingest import Runner, ingest_on
 from pipelines.flows_runtime import RETRIED, runtime, use_runtime
 from pipelines.gate import GateResult, judge_run
 from pipelines.judge import evaluate_run
 from pipelines.ledger import current, data_recipe
+from pipelines.model_lock import run_turn
 from pipelines.models import catalogue
-from pipelines.outcome import Clock, Outcome, Released
+from pipelines.outcome import Clock, Outcome, Released, summary
+from pipelines.pictures import data_url
 from pipelines.publish import publish_run, refuse_withdrawn, version_of
 from pipelines.runs import Run, RunKey, RunRecord, finished_run, reopen_run, start_run, was_finished
 from pipelines.train import TrainResult, fit, settle
-from pipelines.workspace import Workspace, check_name
+from pipelines.workspace import Workspace, check_name, default_dataset_name
 
 if TYPE_CHECKING:
     from pipelines.progress import ProgressBars
 
+WhenBusy = Literal["wait", "refuse"]
+
+PATIENCE_SECONDS = {"wait": float("inf"), "refuse": 2.0}  # a holder that was just killed lets go within two seconds
+USUAL = Recipe()
 COUNTED = ("train", "validation", "test", "quarantined", "duplicates")
 
 
@@ -153,31 +159,37 @@ def publish_flow(
 
 
 @flow(name="calotype", flow_run_name="{name}")
-def pipeline_flow(
+def pipeline_flow(  # noqa: PLR0913 - they are the form in Prefect's page
     *,
     source: str,
     name: str,
-    dataset: str,
-    recipe: Recipe,
-    workspace: Path,
+    dataset: str | None = None,
+    recipe: Recipe = USUAL,
+    workspace: Path = Path("workspace"),
     force: bool = False,
     runner: Runner = "local",
     runner_address: str | None = None,
+    when_busy: WhenBusy = "wait",
 ) -> Outcome:
     """SOURCE to a published model: ingest, split, train, evaluate, export, gate, publish.
 
     Args:
         source: a folder, a URL, or the name of a known set.
         name: of the model.
-        dataset: its name in the workspace.
+        dataset: its name in the workspace; by default the last component of the source.
         recipe: what to make of it.
         workspace: the workspace's folder.
         force: let the gate pass what it can't tell; it also asks once more for a finished run that was refused.
         runner: where images are decoded: local, dask or ray.
         runner_address: of the cluster's scheduler.
+        when_busy: what to do while another run of the model is under way: wait for it to end, or refuse.
     """
     place = _checked(workspace, name, recipe)
-    with use_runtime() as here:
+    dataset = dataset or default_dataset_name(source)
+    with (
+        use_runtime() as here,
+        run_turn(place, name, patience_seconds=PATIENCE_SECONDS[when_busy], told=here.bars.tell),
+    ):
         here.bars.begin(f"{name}: {recipe.family} on {dataset}")
         if not was_finished(place, model=name, recipe=recipe.digest()):
             here.heavy.start()  # while images are read; where there may be nothing new, it is not worth it
@@ -238,6 +250,7 @@ def _learn(
             return known, {}
         with reopen_run(workspace, known.run) as held:
             seconds = _release(held, workspace, force=True)
+            _make_page(held, Clock())
             return held.record, seconds
     settle(recipe, snapshot)  # what doesn't fit the data is refused before there is a run
     asked = RunRecord(
@@ -253,7 +266,9 @@ def _learn(
     with start_run(workspace, asked) as run:
         try:
             _stages(run, clock, recipe=recipe)
-            if publish:
+            if not publish:
+                run.update(state="trained")
+            else:
                 refuse_withdrawn(workspace.models, name=model, run=run.record.run)
                 clock.seconds |= _release(run, workspace, force=force)
         except Refused as refusal:
@@ -263,12 +278,13 @@ def _learn(
             raise
         finally:
             run.update(seconds=clock.seconds)
+            _make_page(run, clock)
         _show_in_prefect(run)
         return run.record, clock.seconds
 
 
 def _stages(run: Run, clock: Clock, *, recipe: Recipe) -> None:
-    """Train, evaluate, export, and make the page."""
+    """Train, evaluate and export."""
     work: Any = {"snapshot": Path(run.record.snapshot_path), "recipe": recipe, "folder": run.folder}
     with clock.stage("train"):
         trained = train_flow(**work)
@@ -277,9 +293,18 @@ def _stages(run: Run, clock: Clock, *, recipe: Recipe) -> None:
         run.update(metrics=evaluate_flow(**work))
     with clock.stage("export"):
         export_flow(**work)
-    with clock.stage("report"):
-        run.update(report=str(report.write(run.folder, run.record)))
-    run.update(state="trained")
+
+
+def _make_page(run: Run, clock: Clock) -> None:
+    """The page of a run that has a model to show; last, since it says what came of it, and no reason to fail."""
+    if not (run.folder / DRAFT).exists():
+        return
+    try:
+        with clock.stage("report"):
+            path = report.write(run.folder, run.record)
+        run.update(report=str(path), seconds=run.record.seconds | clock.seconds)
+    except (OSError, PipelineError) as error:
+        runtime().bars.tell(f"The page of the run {run.record.run} could not be made: {error}")
 
 
 def _release(run: Run, workspace: Workspace, *, force: bool) -> dict[str, float]:
@@ -312,16 +337,8 @@ def publish_run_flow(*, run: str, workspace: Path, force: bool = False) -> RunRe
     place = Workspace(workspace)
     with use_runtime(), reopen_run(place, run) as held:
         _release(held, place, force=force)
+        _make_page(held, Clock())
         return held.record
-
-
-def summary(metrics: dict[str, float]) -> str:
-    """The one or two numbers of a run that a person asks for first."""
-    if "accuracy" in metrics:
-        return f"accuracy {metrics['accuracy']:.4f}"
-    return (
-        f"binary cross-entropy {metrics['binary_crossentropy']:.4f}, squared error {metrics['mean_squared_error']:.4f}"
-    )
 
 
 def _show_epoch(bars: ProgressBars, news: dict[str, Any]) -> None:
@@ -342,4 +359,4 @@ def _show_in_prefect(run: Run) -> None:
     create_table_artifact(rows, key=f"{slug}-metrics", description="On the test part")
     curve = report.curve(run.folder)
     if curve is not None:
-        create_image_artifact(report.data_url(curve), key=f"{slug}-curve", description="Loss by epoch")
+        create_image_artifact(data_url(curve), key=f"{slug}-curve", description="Loss by epoch")

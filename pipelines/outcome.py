@@ -49,6 +49,15 @@ class Outcome:
         return not self.seconds.keys() & {"train", "gate"}
 
 
+def summary(metrics: dict[str, float]) -> str:
+    """The one or two numbers of a run that a person asks for first."""
+    if "accuracy" in metrics:
+        return f"accuracy {metrics['accuracy']:.4f}"
+    return (
+        f"binary cross-entropy {metrics['binary_crossentropy']:.4f}, squared error {metrics['mean_squared_error']:.4f}"
+    )
+
+
 class Clock:
     """Seconds by stage; what Prefect needs between its tasks counts for the stage that it is in."""
 

@@ -38,6 +38,7 @@ QUIET = {
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
 }
+EPHEMERAL = {"PREFECT__SERVER_EPHEMERAL": "1"}
 
 
 class PrivateServer:
@@ -45,29 +46,46 @@ class PrivateServer:
 
     Args:
         home: Prefect's home for it; made when missing. Nobody else may use it meanwhile.
+        whole: with its page and its services, of which one turns schedules into runs; without, runs only.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, whole: bool = False) -> None:
         self._home = home
         self._log = home / "server.log"
+        self._whole = whole
         self._process: subprocess.Popen[str] | None = None
+        # Held here, so that a server that died comes back where it was, and calls meanwhile wait instead of failing.
+        self._listener = socket.create_server(("127.0.0.1", 0))
+
+    @property
+    def url(self) -> str:
+        """Its API's URL, as `PREFECT_API_URL` takes it."""
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}/api"
+
+    def died(self) -> bool:
+        """Whether it was started, not stopped, and is no more."""
+        return self._process is not None and self._process.poll() is not None
 
     def start(self) -> None:
-        """Start the process; returns at once."""
+        """Start the process, for the first time or after it died; returns at once."""
+        again = self._process is not None
+        self._close_pipes()
         self._home.mkdir(parents=True, exist_ok=True)
         environment = {
             **os.environ,
             **QUIET,
             "PREFECT_HOME": str(self._home),
-            "PREFECT__SERVER_EPHEMERAL": "1",
+            **({"PREFECT_UI_STATIC_DIRECTORY": str(self._home / "page")} if self._whole else EPHEMERAL),
         }
         environment.pop("PREFECT_API_URL", None)
-        with self._log.open("w", encoding="utf-8") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "pipelines.prefect_server"],
+        descriptor = self._listener.fileno()
+        with self._log.open("a" if again else "w", encoding="utf-8") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - our own module
+                [sys.executable, "-m", "pipelines.prefect_server", str(descriptor), "whole" if self._whole else "runs"],
                 env=environment,
+                pass_fds=(descriptor,),
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdout=log,
                 stderr=log,
                 text=True,
                 process_group=0,  # Ctrl-C reaches the terminal's group; this process decides when the server ends
@@ -82,19 +100,19 @@ class PrivateServer:
         Raises:
             PipelineError: the process ended, or didn't answer within three minutes.
         """
-        if self._process is None or self._process.stdout is None:
+        if self._process is None:
             raise AssertionError("wait comes after start")
-        port = self._process.stdout.readline().strip()
         limit = time.monotonic() + START_LIMIT_SECONDS
-        while port and time.monotonic() < limit and self._process.poll() is None:
+        while time.monotonic() < limit and self._process.poll() is None:
             with contextlib.suppress(urllib.error.URLError, OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5).close()
-                return f"http://127.0.0.1:{port}/api"
+                urllib.request.urlopen(f"{self.url}/health", timeout=5).close()  # noqa: S310 - our own address
+                return self.url
             time.sleep(0.05)
         raise PipelineError(f"Prefect's server did not start; what it said is in {self._log}.")
 
     def stop(self) -> None:
         """End the process; may be called twice, or without `start`."""
+        self._listener.close()
         if self._process is None:
             return
         self._process.terminate()
@@ -103,10 +121,12 @@ class PrivateServer:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+        self._close_pipes()
         self._process = None
+
+    def _close_pipes(self) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
 
 
 @contextlib.contextmanager
@@ -131,6 +151,33 @@ def prefect_environment() -> Iterator[PrivateServer | None]:
             yield server
         finally:
             server.stop()
+
+
+@contextlib.contextmanager
+def schedule_environment(home: Path) -> Iterator[PrivateServer | None]:
+    """Make the environment of a process that keeps a schedule: as `prefect_environment`, for weeks.
+
+    A server that the user named may come later than this process, so nobody looks for it here. A private one is whole,
+    has a home that stays with the workspace, and its address is in the environment before it answers.
+
+    Args:
+        home: of the private server; the caller sees to it that nobody else uses it.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if os.environ.get("PREFECT_API_URL"):
+        yield None
+        return
+    os.environ.setdefault("PREFECT_LOGGING_TO_API_ENABLED", "false")
+    os.environ["PREFECT_HOME"] = str(home)
+    server = PrivateServer(home, whole=True)
+    try:
+        server.start()
+        os.environ["PREFECT_API_URL"] = server.url
+        yield server
+    finally:
+        os.environ.pop("PREFECT_API_URL", None)
+        server.stop()
 
 
 def _check_answers(url: str) -> None:
@@ -183,16 +230,15 @@ def _end_with_parent() -> None:
 
 
 def main() -> None:
-    """Serve Prefect's API on a free port of this machine, which the first line on stdout names."""
+    """Serve Prefect's API on the listening socket whose number is the first argument; `whole` or `runs` the second."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    listener = socket.create_server(("127.0.0.1", 0))
-    sys.stdout.write(f"{listener.getsockname()[1]}\n")
-    sys.stdout.flush()
+    listener = socket.socket(fileno=int(sys.argv[1]))
+    ephemeral = sys.argv[2] == "runs"
 
     import uvicorn  # noqa: PLC0415 - only this process needs it
     from prefect.server.api.server import create_app  # noqa: PLC0415 - only this process needs it
 
-    config = uvicorn.Config(create_app(ephemeral=True), log_level="error", lifespan="on")
+    config = uvicorn.Config(create_app(ephemeral=ephemeral), log_level="error", lifespan="on")
     uvicorn.Server(config).run(sockets=[listener])
 
 

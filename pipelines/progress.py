@@ -66,6 +66,11 @@ class ProgressBars:
             self._began.clear()
             self._bars.console.print(f"[bold]{title}", highlight=False)
 
+    def tell(self, line: str) -> None:
+        """Print a line of its own."""
+        with self._lock:
+            self._say(line)
+
     def report(self, stage: str, done: int, total: int | None, note: str = "") -> None:
         """Say how far a stage is.
 

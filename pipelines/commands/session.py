@@ -85,6 +85,11 @@ def print_json(values: dict[str, Any] | list[Any]) -> None:
     click.echo(json.dumps(values, indent=2, default=_plain))
 
 
+def print_json_line(values: dict[str, Any]) -> None:
+    """One JSON value on one line of stdout; folders as text."""
+    click.echo(json.dumps(values, default=_plain))
+
+
 def run_values(record: RunRecord, *, nothing_new: bool, seconds: dict[str, float]) -> dict[str, Any]:
     """The JSON result of a run."""
     published = record.state == "published" and not nothing_new
