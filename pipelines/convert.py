@@ -16,6 +16,7 @@ import tf2onnx
 
 from pipelines.fold import folded
 from pipelines.loop import scaled
+from pipelines.rewrite import move_before_scaling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +47,8 @@ def to_onnx(model: Any, task: Task) -> bytes:
             tf.function(answer, input_signature=[spec], autograph=False), input_signature=[spec], opset=OPSET
         )
     _name(proto, OUTPUTS[task])
+    move_before_scaling(proto)
+    onnx.checker.check_model(proto)
     data: bytes = proto.SerializeToString()
     return data
 
@@ -82,4 +85,3 @@ def _name(proto: onnx.ModelProto, outputs: tuple[str, ...]) -> None:
     for node in graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
-    onnx.checker.check_model(proto)
