@@ -51,7 +51,7 @@ def check(url: str) -> str:
 class Webhook:
     """Posts messages as JSON, in order, each until it is taken or four more tries were in vain.
 
-    A context manager: at its end what waits is given five seconds. Mutable state: the queue and its thread.
+    A context manager: at its end what waits is given `farewell_seconds`. Mutable state: the queue and its thread.
 
     Args:
         url: where to; None: messages go nowhere.
@@ -59,6 +59,7 @@ class Webhook:
         counted: called for each message with sent or lost.
         pauses_seconds: before each further try.
         limit_seconds: for one try, from the connection to the answer.
+        farewell_seconds: for what waits at the end.
     """
 
     def __init__(
@@ -69,12 +70,14 @@ class Webhook:
         counted: Callable[[str], object],
         pauses_seconds: tuple[float, ...] = PAUSES_SECONDS,
         limit_seconds: float = LIMIT_SECONDS,
+        farewell_seconds: float = FAREWELL_SECONDS,
     ) -> None:
         self._url = url
         self._told = told
         self._counted = counted
         self._pauses_seconds = pauses_seconds
         self._limit_seconds = limit_seconds
+        self._farewell_seconds = farewell_seconds
         self._messages: queue.Queue[Message | None] = queue.Queue(WAITING)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="webhook", daemon=True)
@@ -88,7 +91,7 @@ class Webhook:
         if self._url is not None:
             self._stopping.set()  # no more pauses: each message that waits has one more try
             self._put(None)
-            self._thread.join(FAREWELL_SECONDS)
+            self._thread.join(self._farewell_seconds)
 
     def send(self, message: Message) -> None:
         """Send a message, later; never waits."""

@@ -1,0 +1,63 @@
+"""Whether a source has changed and come to rest."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.errors import BadSource
+from pipelines.watch import Listing, Watcher, look
+
+
+def test_a_look_sees_names_sizes_and_times_and_nothing_that_is_hidden(tmp_path):
+    """A new, grown, touched or removed file makes another digest; a hidden one, as rsync writes, does not."""
+    source = str(tmp_path / "inbox")
+    assert look(source) is None
+    (tmp_path / "inbox" / "cats").mkdir(parents=True)
+    assert look(source) is None
+    (tmp_path / "inbox" / "cats" / "one.png").write_bytes(b"1")
+    seen = [look(source)]
+    (tmp_path / "inbox" / "cats" / ".two.png.x8").write_bytes(b"22")
+    assert look(source) == seen[0]
+    (tmp_path / "inbox" / "cats" / "two.png").write_bytes(b"22")
+    seen.append(look(source))
+    (tmp_path / "inbox" / "cats" / "two.png").write_bytes(b"222")
+    seen.append(look(source))
+    os.utime(tmp_path / "inbox" / "cats" / "two.png", ns=(1, 4_000_000_000_000_000_000))
+    seen.append(look(source))
+    assert seen[-1].newest_ns == 4_000_000_000_000_000_000
+    (tmp_path / "inbox" / "cats" / "one.png").unlink()
+    seen.append(look(source))
+    assert len({listing.digest for listing in seen}) == 5
+    assert [listing.files for listing in seen] == [1, 2, 2, 2, 1]
+
+
+def test_a_file_is_no_source(tmp_path):
+    """What can never become a folder is refused with a sentence."""
+    (tmp_path / "file").write_bytes(b"1")
+    with pytest.raises(BadSource, match="is a file"):
+        look(str(tmp_path / "file"))
+
+
+def test_a_known_set_never_changes():
+    """`digits` names a set; it is there, and always the same."""
+    assert look("digits") is not None
+    assert look("digits") == look("digits")
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 20), st.sampled_from(["a", "b", None])), max_size=40))
+def test_only_what_rested_is_ready_and_nothing_is_taken_twice(looks):
+    """Whatever comes in whatever order: ready means unchanged for the settle time, and other than what was taken."""
+    watcher, now, since, last, taken = Watcher(10.0), 0.0, 0.0, None, None
+    for passed, digest in looks:
+        now += passed
+        if digest != last:
+            last, since = digest, now
+        ready = watcher.ready(None if digest is None else Listing(digest, 1, 0), now)
+        assert ready == (digest is not None and digest != taken and now - since >= 10.0)
+        if ready:
+            watcher.take()
+            taken = digest
