@@ -17,6 +17,7 @@ import numpy as np
 
 from serving import lending
 from serving.errors import BadBundle, BadInput, DeadlineExceeded, Draining, ModelNotReady, Overloaded
+from serving.priority import step_back
 from serving.row_queue import Arrays, Batch, BatchLimits, Due, Request, RowQueue
 
 if TYPE_CHECKING:
@@ -273,6 +274,7 @@ class Batcher:
             self._wake.put(None)
 
     def _work(self) -> None:
+        step_back()
         while self._turn():
             pass
 

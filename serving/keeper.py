@@ -17,6 +17,7 @@ from serving import bundle as bundles
 from serving import logs, model_config, plan, repository
 from serving.batcher import Batcher
 from serving.errors import BadRepository, CalotypeError, Draining
+from serving.priority import step_back
 from serving.served import Served
 from serving.shelf import Failure
 
@@ -162,6 +163,7 @@ class Keeper:
     # ---- the thread's own -----------------------------------------------------------------------
 
     def _keep(self) -> None:
+        step_back()  # before the first session: onnxruntime's threads are as their maker is
         self._try_look()
         self.looked.set()
         while not self.stopped.is_set():
