@@ -79,13 +79,19 @@ def _version_policy(policy: VersionPolicy) -> v2.ModelVersionPolicy:
 
 
 def statistics(name: str, version: int, counted: Statistics) -> v2.ModelStatistics:
-    """One version's counts and times."""
+    """One version's counts and times.
+
+    As in Triton, queue and compute are counted per request, each of which felt the whole time of its batch; clients
+    refuse statistics whose compute counts differ. Decoding stands for making inputs.
+    """
+    inferred = counted.queue_count
     stats = v2.InferStatistics(
         success=_duration(counted.requests_ok, counted.ok_seconds),
         fail=_duration(counted.requests_failed, counted.failed_seconds),
-        queue=_duration(counted.queue_count, counted.queue_seconds),
-        compute_input=_duration(counted.decode_count, counted.decode_seconds),
-        compute_infer=_duration(counted.batches, counted.compute_seconds),
+        queue=_duration(inferred, counted.queue_seconds),
+        compute_input=_duration(inferred, counted.decode_seconds),
+        compute_infer=_duration(inferred, counted.request_compute_seconds),
+        compute_output=_duration(inferred, 0.0),
     )
     written = v2.ModelStatistics(
         name=name,
@@ -96,8 +102,8 @@ def statistics(name: str, version: int, counted: Statistics) -> v2.ModelStatisti
         inference_stats=stats,
     )
     for size in counted.batch_sizes:
-        infer = _duration(size.batches, size.compute_seconds)
-        written.batch_stats.add(batch_size=size.rows, compute_infer=infer)
+        infer, none = _duration(size.batches, size.compute_seconds), _duration(size.batches, 0.0)
+        written.batch_stats.add(batch_size=size.rows, compute_input=none, compute_infer=infer, compute_output=none)
     return written
 
 

@@ -84,6 +84,7 @@ class Statistics:
         queue_count: requests (or pieces of them) that left the queue for the model.
         queue_seconds: their time there.
         compute_seconds: inside the model, all batches.
+        request_compute_seconds: the same as those requests (or pieces) felt it: a batch's time for each in it.
         decode_count: requests whose encoded images were decoded.
         decode_seconds: the time that took.
         last_request_unix_ms: when the last of these requests ended; 0 for never.
@@ -99,6 +100,7 @@ class Statistics:
     queue_count: int = 0
     queue_seconds: float = 0.0
     compute_seconds: float = 0.0
+    request_compute_seconds: float = 0.0
     decode_count: int = 0
     decode_seconds: float = 0.0
     last_request_unix_ms: int = 0
@@ -116,6 +118,7 @@ class _Account:
     decode: Histogram = field(default_factory=lambda: Histogram(SECONDS))
     rows: Histogram = field(default_factory=lambda: Histogram(ROWS))
     sizes: dict[int, list[float]] = field(default_factory=dict)  # rows -> [batches, compute seconds]
+    felt_seconds: float = 0.0  # compute seconds, of each batch as often as it had requests
     last_request_unix_ms: int = 0
 
     def copy(self) -> _Account:
@@ -136,6 +139,7 @@ class _Account:
             size = self.sizes.setdefault(rows, [0, 0.0])
             size[0] += batches
             size[1] += seconds
+        self.felt_seconds += other.felt_seconds
         self.last_request_unix_ms = max(self.last_request_unix_ms, other.last_request_unix_ms)
 
 
@@ -213,6 +217,7 @@ class Telemetry(Collector):
             account = self._account(model, version)
             for waited in queue_seconds:
                 account.queue.add(waited)
+                account.felt_seconds += compute_seconds
             account.compute.add(compute_seconds)
             account.rows.add(rows)
             size = account.sizes.setdefault(rows, [0, 0.0])
@@ -376,6 +381,7 @@ def _statistics(account: _Account) -> Statistics:
         queue_count=account.queue.count,
         queue_seconds=account.queue.total,
         compute_seconds=account.compute.total,
+        request_compute_seconds=account.felt_seconds,
         decode_count=account.decode.count,
         decode_seconds=account.decode.total,
         last_request_unix_ms=account.last_request_unix_ms,

@@ -84,6 +84,9 @@ def test_statistics_count_rows_and_executions(server, metadata, announced):
     assert after.execution_count > before.execution_count
     assert after.inference_stats.success.count - before.inference_stats.success.count == 1
     assert after.inference_stats.success.ns > before.inference_stats.success.ns
+    computed = after.inference_stats
+    counts = {getattr(computed, f"compute_{part}").count for part in ("input", "infer", "output")}
+    assert len(counts) == 1, "Perf Analyzer refuses compute counts that differ"
     assert after.last_inference >= before.last_inference > 0 or before.last_inference == 0
 
 

@@ -162,11 +162,14 @@ def test_load_and_unload_reach_the_registry(rig, stub):
 
 
 def test_statistics_count_answers_and_failures(rig, stub):
-    """Per version; an unknown model is not found."""
-    rig.telemetry.batch_done(model="plain", version=1, rows=4, queue_seconds=[0.5], compute_seconds=0.25)
+    """Per version; an unknown model is not found. Perf Analyzer refuses compute counts that differ."""
+    rig.telemetry.batch_done(model="plain", version=1, rows=4, queue_seconds=[0.5, 0.25], compute_seconds=0.25)
     [plain] = stub.ModelStatistics(v2.ModelStatisticsRequest(name="plain"), timeout=10).model_stats
     assert (plain.name, plain.version, plain.execution_count, plain.inference_count) == ("plain", "1", 1, 4)
     assert plain.batch_stats[0].compute_infer.ns == 250_000_000
+    times = plain.inference_stats
+    assert (times.queue.count, times.queue.ns, times.compute_infer.ns) == (2, 750_000_000, 500_000_000)
+    assert {times.compute_input.count, times.compute_infer.count, times.compute_output.count} == {2}
     assert len(stub.ModelStatistics(v2.ModelStatisticsRequest(), timeout=10).model_stats) == 3
     with pytest.raises(grpc.RpcError) as caught:
         stub.ModelStatistics(v2.ModelStatisticsRequest(name="nobody"), timeout=10)

@@ -158,6 +158,7 @@ def test_statistics_are_the_sums_of_what_was_reported(telemetry):
         queue_count=3,
         queue_seconds=1.0,
         compute_seconds=0.25,
+        request_compute_seconds=0.375,
         decode_count=1,
         decode_seconds=0.125,
         last_request_unix_ms=12500,
