@@ -37,36 +37,34 @@ SMALLER_IS_BETTER: dict[str, tuple[str, ...]] = {
 
 
 class DataRecipe(BaseModel):
-    """How a source becomes a snapshot.
+    """How a source becomes a snapshot."""
 
-    Attributes:
-        height: pixels; None: the commonest size in the data, at most 224. Given together with `width`.
-        width: pixels; as `height`.
-        channels: 1 or 3; None: 1 when every image is gray.
-        resize: how an image of another size is made to fit.
-        split: fractions of train, validation and test; they add up to 1.
-        seed: of the split; None: the dataset's own, and for a new dataset the run's.
-        conflicts: what happens to equal pixels under two labels.
-        group_by: a regular expression searched in the path; images with the same match (its first group, if
-            it has one) stay in one part.
-        near_duplicates: count near-duplicates across parts.
-        group_near_duplicates: keep near-duplicates in one part.
-        max_image_pixels: larger images are quarantined without being decoded.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     height: Side | None = None
+    """Pixels; None: the commonest size in the data, at most 224. Given together with `width`."""
     width: Side | None = None
+    """Pixels; as `height`."""
     channels: Literal[1, 3] | None = None
+    """1 or 3; None: 1 when every image is gray."""
     resize: Literal["stretch", "pad", "crop"] = "stretch"
+    """How an image of another size is made to fit."""
     split: tuple[Fraction, Fraction, Fraction] = (0.7, 0.15, 0.15)
+    """Fractions of train, validation and test; they add up to 1."""
     seed: int | None = Field(default=None, ge=0, lt=2**63)
+    """Of the split; None: the dataset's own, and for a new dataset the run's."""
     conflicts: Literal["drop", "keep-first"] = "drop"
+    """What happens to equal pixels under two labels."""
     group_by: str | None = None
+    """A regular expression searched in the path; images with the same match (its first group, if it has one) stay
+    in one part.
+    """
     near_duplicates: bool = False
+    """Count near-duplicates across parts."""
     group_near_duplicates: bool = False
+    """Keep near-duplicates in one part."""
     max_image_pixels: int = Field(default=64_000_000, ge=1)
+    """Larger images are quarantined without being decoded."""
 
     @field_validator("split")
     @classmethod
@@ -92,49 +90,48 @@ class DataRecipe(BaseModel):
 
 
 class Recipe(BaseModel):
-    """Everything that decides a training run, besides the images.
+    """Everything that decides a training run, besides the images."""
 
-    Attributes:
-        task: classify or reconstruct.
-        architecture: a name that `calotype architectures` prints; None: the task's default.
-        options: options of the architecture's builder, by name.
-        epochs: passes over the train part, at most. None, here and below: the family's own habit, which
-            `models.catalogue.settle` fills in.
-        batch_size: rows per step.
-        optimizer: by its Keras name, in lower case.
-        learning_rate: None: a rate at which this optimizer learns.
-        schedule: of the learning rate: constant, or a short warm-up and then a cosine down to zero.
-        augment: of training images: small turns, shifts and zooms (affine), mirroring (flip), both or none.
-        class_weights: balanced: a label's images weigh as if all labels had equally many.
-        patience: epochs without a better validation loss after which training stops; 0: never before the end.
-        loss: None: chosen from the task and the number of classes.
-        seed: of weights, shuffling and dropout; and of a new dataset's split, where `data.seed` is None.
-        quantize: int8: publish a classifier with its large matrices in 8 bits, if that is faster and as right.
-        threshold_quantile: of the validation errors: the anomaly threshold of a reconstructing bundle.
-        floors: what the metrics of the test part must reach to be published: a minimum for accuracy, macro_f1, psnr
-            and ssim, a maximum for log_loss, expected_calibration_error, binary_crossentropy and mean_squared_error.
-        data: how the source becomes a snapshot.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     task: Task = "classify"
+    """Classify or reconstruct."""
     architecture: str | None = None
+    """A name that `calotype architectures` prints; None: the task's default."""
     options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Options of the architecture's builder, by name."""
     epochs: int | None = Field(default=None, ge=1, le=100_000)
+    """Passes over the train part, at most. None, here and below: the family's own habit, which
+    `models.catalogue.settle` fills in.
+    """
     batch_size: int | None = Field(default=None, ge=1, le=65_536)
+    """Rows per step."""
     optimizer: str | None = None
+    """By its Keras name, in lower case."""
     learning_rate: float | None = Field(default=None, gt=0.0, le=100.0)
+    """None: a rate at which this optimizer learns."""
     schedule: Schedule | None = None
+    """Of the learning rate: constant, or a short warm-up and then a cosine down to zero."""
     augment: Augment | None = None
+    """Of training images: small turns, shifts and zooms (affine), mirroring (flip), both or none."""
     class_weights: Literal["none", "balanced"] = "none"
+    """Balanced: a label's images weigh as if all labels had equally many."""
     patience: int | None = Field(default=None, ge=0)
+    """Epochs without a better validation loss after which training stops; 0: never before the end."""
     loss: str | None = None
+    """None: chosen from the task and the number of classes."""
     seed: int = Field(default=0, ge=0, lt=2**31)
+    """Of weights, shuffling and dropout; and of a new dataset's split, where `data.seed` is None."""
     quantize: Literal["none", "int8"] = "none"
+    """Int8: publish a classifier with its large matrices in 8 bits, if that is faster and as right."""
     threshold_quantile: float = Field(default=0.99, ge=0.5, le=1.0)
+    """Of the validation errors: the anomaly threshold of a reconstructing bundle."""
     floors: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=dict)
+    """What the metrics of the test part must reach to be published: a minimum for accuracy, macro_f1, psnr and
+    ssim, a maximum for log_loss, expected_calibration_error, binary_crossentropy and mean_squared_error.
+    """
     data: DataRecipe = Field(default_factory=DataRecipe)
+    """How the source becomes a snapshot."""
 
     @field_validator("floors")
     @classmethod
