@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow, task
 from prefect.artifacts import create_image_artifact, create_table_artifact
 
-from pipelines import backend, flows, report, space, train, trials, tune
+from pipelines import backend, flows, space, train, trials, tune
 from pipelines.dataset import Snapshot
 from pipelines.errors import BadSource
 from pipelines.flows_ingest import ingest_flow
 from pipelines.flows_runtime import use_runtime
 from pipelines.outcome import Clock, Outcome
+from pipelines.pictures import data_url
 from pipelines.process import HeavyProcess
-from pipelines.workspace import Workspace
 from pipelines.secret import reveal
+from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -173,4 +174,4 @@ def _show_in_prefect(study: Study, pictures: tuple[Path, ...], *, model: str) ->
     create_table_artifact(rows, key=f"{slug}-trials", description=f"The trials of {study.name}")
     for picture in pictures:
         key = f"{slug}-tune-{picture.stem}"
-        create_image_artifact(report.data_url(picture.read_bytes()), key=key, description=f"The search: {picture.stem}")
+        create_image_artifact(data_url(picture.read_bytes()), key=key, description=f"The search: {picture.stem}")

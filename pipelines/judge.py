@@ -1,4 +1,4 @@
-"""Judge a trained run on its test part, once, with the Keras model: `report.json`, `predictions.parquet`.
+"""Judge a trained run on its test part, once, with the Keras model: `report.json`, `predictions.parquet` and more.
 
 Export comes later and proves that its graph answers as this model does, so the report holds for both. Importing
 this module is cheap: TensorFlow is imported when `evaluate_run` runs, in a process of its own.
@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from pipelines import evaluate
+from pipelines import evaluate, features
 from pipelines.dataset import Snapshot
 from pipelines.errors import BadSource
 from pipelines.files import write_atomically
@@ -42,7 +42,7 @@ def evaluate_run(snapshot_path: Path, recipe: Recipe, folder: Path) -> dict[str,
     """Judge `folder`'s model on the snapshot's test part.
 
     Writes `report.json`, `predictions.parquet` (one row per test image), and for reconstruct `worst.npz`: the worst
-    images (uint8) beside their reconstructions (uint8).
+    images (uint8) beside their reconstructions (uint8); and `features.npz`, for the page: what the first layers see.
 
     Returns:
         the report, as `evaluate` describes it; `evaluate.metrics` picks the bundle's numbers out of it.
@@ -57,7 +57,10 @@ def evaluate_run(snapshot_path: Path, recipe: Recipe, folder: Path) -> dict[str,
             f"The test part of {snapshot_path} is empty, so the model can't be judged. "
             "Add images, or give --split a third fraction above 0."
         )
-    forward = _forward(recipe, folder)
+    model = load(recipe, folder)
+    from pipelines.loop import forward as compiled  # noqa: PLC0415 - TensorFlow, only now
+
+    forward = compiled(model)
     if recipe.task == "classify":
         report, table = _classification(test, forward, names=snapshot.labels)
     else:
@@ -66,19 +69,13 @@ def evaluate_run(snapshot_path: Path, recipe: Recipe, folder: Path) -> dict[str,
             test, forward, good=good[0], quantile=recipe.threshold_quantile, names=snapshot.labels
         )
         write_atomically(folder / GALLERY, gallery)
+    shown = features.samples(test.labels)
+    features.save(model, test.gather(shown), folder, rows=shown)
     buffer = io.BytesIO()
     parquet.write_table(pa.table(table), buffer)
     write_atomically(folder / PREDICTIONS, buffer.getvalue())
     write_atomically(folder / REPORT, json.dumps(report, indent=1).encode())
     return report
-
-
-def _forward(recipe: Recipe, folder: Path) -> Forward:
-    """The saved Keras model as a function from uint8 rows to its answers."""
-    model = load(recipe, folder)
-    from pipelines.loop import forward  # noqa: PLC0415 - TensorFlow, only now
-
-    return forward(model)
 
 
 def probabilities(part: Rows, forward: Forward) -> NDArray[np.float32]:

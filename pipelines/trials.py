@@ -86,9 +86,9 @@ def keep(study: Study, searched: Space, folder: Path) -> tuple[Path, ...]:
     }
     write_atomically(folder / TRIALS, json.dumps(values, indent=1).encode())
     ended = [(trial.number, trial.value, trial.end == "complete") for trial in study.trials if trial.value is not None]
-    charted = {HISTORY_CHART: charts.trials(ended)}
+    charted = {HISTORY_CHART: charts.trials(ended).light}
     if study.importance:
-        charted[IMPORTANCE_CHART] = charts.importance(study.importance, trials=study.count("complete"))
+        charted[IMPORTANCE_CHART] = charts.importance(study.importance, trials=study.count("complete")).light
     for name, picture in charted.items():
         write_atomically(folder / name, picture)
     return tuple(folder / name for name in charted)
