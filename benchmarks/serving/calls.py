@@ -28,7 +28,7 @@ from serving.codec import pixel_block
 from serving.v1 import prediction_pb2 as v1
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
 CLASSIFY = "/calotype.v1.PredictionService/Classify"
 FORMS = ("core", "aio")
@@ -56,8 +56,8 @@ def request(rows: int) -> bytes:
 
 
 @contextlib.contextmanager
-def started(*arguments: str) -> Iterator[str]:
-    """A program of this folder's environment; gives its first line, and ends it."""
+def started(*arguments: str, kill: bool = False) -> Iterator[str]:
+    """A program of this folder's environment; gives its first line, and ends it, by SIGKILL if asked to."""
     environment = {**os.environ, "PYTHONPATH": str(_ROOT), "CALOTYPE_LOG_LEVEL": "warning"}
     program = [sys.executable, *arguments]
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, env=environment) as process:
@@ -65,14 +65,16 @@ def started(*arguments: str) -> Iterator[str]:
             assert process.stdout is not None  # noqa: S101 it is a pipe
             yield process.stdout.readline()
         finally:
-            process.terminate()
+            (process.kill if kill else process.terminate)()
 
 
 @contextlib.contextmanager
-def serving(models: Path, form: str, flags: Sequence[str], *, may_refuse: bool = False) -> Iterator[Side]:
-    """Our server with one transport; anything but OK from it ends the program, refusals too unless they are wanted."""
+def serving(
+    models: Path, form: str, flags: Sequence[str], *, expected: Collection[str] = (), kill: bool = False
+) -> Iterator[Side]:
+    """Our server with one transport; any status from it but OK and what is expected ends the program."""
     options = ("--models", str(models), "--port", "0", "--http-port", "0", "--transport", form, *flags)
-    with started("-c", _SERVE, *options) as line:
+    with started("-c", _SERVE, *options, kill=kill) as line:
         addresses = [word.rpartition(":")[2] for word in line.split() if "://" in word]
         side = Side(int(addresses[0]), int(addresses[1]))
         with grpc.insecure_channel(f"127.0.0.1:{side.port}") as channel:
@@ -84,7 +86,7 @@ def serving(models: Path, form: str, flags: Sequence[str], *, may_refuse: bool =
         refused = codes(side) - {
             "OK",
             "CANCELLED",
-            *(["UNAVAILABLE"] if may_refuse else []),
+            *expected,
         }  # h2load hangs up at its end
         if refused:
             sys.exit(f"The server answered {refused}: these figures are worth nothing.")

@@ -85,7 +85,9 @@ def main() -> None:
     h2load.require()
     with tempfile.TemporaryDirectory() as folder:
         heavy.publish(Path(folder))
-        with serving(Path(folder), chosen.transport, ["--max-queue-rows", str(_QUEUE_ROWS)], may_refuse=True) as side:
+        with serving(
+            Path(folder), chosen.transport, ["--max-queue-rows", str(_QUEUE_ROWS)], expected=("UNAVAILABLE",)
+        ) as side:
             rate, p99_ms = at_capacity(side, 10)
             memory = Memory(side.port)
             memory.start()
