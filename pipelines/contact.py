@@ -101,5 +101,5 @@ def _cut(text: str, most: int) -> str:
 
 def _save(sheet: Image.Image, path: Path) -> Path:
     with replacing(path) as beside:
-        sheet.save(beside, "PNG")
+        sheet.save(beside, "PNG", compress_level=1)  # in a tenth of the time, for a few bytes more
     return path

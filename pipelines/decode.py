@@ -8,14 +8,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from itertools import groupby
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines import pool
+import numpy as np
+
 from pipelines.errors import PipelineError
-from pipelines.journal import COLUMNS, Canvas, Chunk, Shelf, chunked, published
+from pipelines.journal import Canvas, Chunk, Shelf, published
+from pipelines.outcomes import CONTENT_BYTES, Outcomes
 from pipelines.reading import is_lost, read_all, without_userinfo
 from serving import images
 from serving.errors import BadInput
@@ -23,10 +24,14 @@ from serving.errors import BadInput
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy.typing as npt
+
     from pipelines.config import DataRecipe
+    from pipelines.pool import Staff
     from pipelines.walk import Found
 
-Outcome = tuple[Any, ...]
+    Places = npt.NDArray[np.int64]
+
 Run = Callable[[Sequence[Chunk]], Iterable[Path]]
 
 CHUNK_FILES = 4096
@@ -37,36 +42,11 @@ LARGEST_CHOSEN_SIDE = 224
 MOST_LOST = 0.01  # of the files, and one file in any case
 MOST_LOST_IN_A_ROW = 50
 
-_AT = {name: index for index, name in enumerate(COLUMNS)}
 
-
-def field_of(outcome: Outcome, name: str) -> Any:
-    """One column of an outcome."""
-    return outcome[_AT[name]]
-
-
-def is_final(outcome: Outcome) -> bool:
-    """Whether the same bytes would give this outcome again; what couldn't be read is tried anew each time."""
-    return outcome[_AT["file_hash"]] is not None
-
-
-def outcomes_of(columns: dict[str, list[Any]]) -> dict[str, Outcome]:
-    """Outcomes by path, from columns; equal words become one object."""
-    words: dict[Any, Any] = {}
-    shared = columns | {
-        name: [words.setdefault(word, word) for word in columns[name]] for name in ("format", "mode", "shard")
-    }
-    return {row[0]: row for row in zip(*(shared[name] for name in COLUMNS), strict=True)}
-
-
-def still_true(outcome: Outcome | None, found: Found) -> bool:
-    """Whether what is known of a file holds for the file as it is now."""
-    return (
-        outcome is not None
-        and is_final(outcome)
-        and outcome[_AT["size"]] == found.size
-        and outcome[_AT["mtime_ns"]] == found.mtime_ns
-    )
+def stamps_of(found: Sequence[Found]) -> Places:
+    """Size and time of change of each file, as listed: int64 [n, 2]."""
+    sizes = np.array([one.size for one in found], dtype=np.int64)
+    return np.stack([sizes, np.array([one.mtime_ns for one in found], dtype=np.int64)], axis=1)
 
 
 def decode_all(
@@ -76,9 +56,10 @@ def decode_all(
     canvas: Canvas,
     journal: Path,
     run: Run | None,
+    staff: Staff,
     progress: Callable[[str, int, int], None],
-) -> dict[str, Outcome]:
-    """Decode files, those aside whose outcome is in the journal already; outcomes by path.
+) -> Outcomes:
+    """Decode files, those aside whose outcome is in the journal already; outcomes in the order of the files.
 
     Args:
         todo: the files.
@@ -86,67 +67,87 @@ def decode_all(
         canvas: how to store their pixels.
         journal: where outcomes are published.
         run: what takes `decode_chunk` to every chunk; None: as many processes here as are worth it.
+        staff: those processes.
         progress: told after each chunk.
 
     Raises:
         OSError: the journal can't be written.
     """
-    outcomes = _from_journal(journal, canvas)
-    missing = [found for found in todo if not still_true(outcomes.get(found.path), found)]
-    size_bytes = sum(found.size for found in missing)
-    count = pool.worker_count(files=len(missing), size_bytes=size_bytes)
-    run = run or partial(pool.run_chunks, workers=count)
-    parts = max(4 * max(1, count), math.ceil(size_bytes / CHUNK_BYTES))
-    per_chunk = max(SMALLEST_CHUNK_FILES, min(CHUNK_FILES, math.ceil(len(missing) / parts)))
-    chunks = [
-        Chunk(
-            root=root,
-            names=tuple(found.name for found in part),
-            paths=tuple(found.path for found in part),
-            stamps=tuple((found.size, found.mtime_ns) for found in part),
-            canvas=canvas,
-            journal=journal,
-        )
-        for part in chunked(missing, per_chunk)
-    ]
+    outcomes = Outcomes.empty(len(todo))
+    missing = _take_over(journal, canvas, todo, outcomes)
+    chunks = _chunks(
+        [todo[index] for index in missing.tolist()], root=root, canvas=canvas, journal=journal, staff=staff
+    )
     done = len(todo) - len(missing)
-    for path in run(chunks):
+    for path in (run or staff.run)(chunks):
         shelf = Shelf.read(path)
         if shelf is None:
             raise OSError(f"{path} vanished or was cut short while it was written")
-        outcomes.update(outcomes_of(shelf.columns))
-        done += len(shelf.columns["path"])
+        outcomes.place(missing[shelf.first : shelf.first + len(shelf.outcomes.rows)], shelf.outcomes)
+        done += len(shelf.outcomes.rows)
         progress("decode", done, len(todo))
-    return {found.path: outcomes[found.path] for found in todo}
+    return outcomes
 
 
-def check_lost(outcomes: Sequence[Outcome], *, root: str) -> None:
+def _chunks(missing: Sequence[Found], *, root: str, canvas: Canvas, journal: Path, staff: Staff) -> list[Chunk]:
+    """Files in chunks of about equal numbers, an equal number of chunks for every worker."""
+    size_bytes = sum(found.size for found in missing)
+    workers = max(1, staff.worth(files=len(missing), size_bytes=size_bytes))
+    least = max(math.ceil(len(missing) / CHUNK_FILES), math.ceil(size_bytes / CHUNK_BYTES), 4 * workers)
+    parts = math.ceil(least / workers) * workers
+    per_chunk = min(CHUNK_FILES, max(SMALLEST_CHUNK_FILES, math.ceil(len(missing) / parts)))
+    starts = [*range(0, len(missing), per_chunk), len(missing)]
+    return [
+        Chunk(
+            root=root,
+            names=tuple(found.name for found in missing[start:stop]),
+            paths=tuple(found.path for found in missing[start:stop]),
+            stamps=tuple((found.size, found.mtime_ns) for found in missing[start:stop]),
+            canvas=canvas,
+            journal=journal,
+            first=start,
+        )
+        for start, stop in pairwise(starts)
+    ]
+
+
+def check_lost(outcomes: Outcomes, *, root: str) -> None:
     """A source that is there and can't be read is not one whose images are bad.
 
     Raises:
         PipelineError: more files than may be set aside for it could not be read, though they are there.
     """
-    reasons = [field_of(outcome, "reason") for outcome in outcomes]
-    lost = [reason for reason in reasons if is_lost(reason)]
-    in_a_row = max((len(list(run)) for are, run in groupby(map(is_lost, reasons)) if are), default=0)
-    if len(lost) > max(1, len(reasons) * MOST_LOST) or in_a_row > MOST_LOST_IN_A_ROW:
+    files = len(outcomes.rows)
+    lost = sorted(index for index, reason in outcomes.reasons.items() if is_lost(reason))
+    in_a_row = longest = 0
+    for before, index in pairwise([-2, *lost]):
+        in_a_row = in_a_row + 1 if index == before + 1 else 1
+        longest = max(longest, in_a_row)
+    if len(lost) > max(1, files * MOST_LOST) or longest > MOST_LOST_IN_A_ROW:
         raise PipelineError(
-            f"{len(lost)} of {len(reasons)} files of {without_userinfo(root)} {lost[0]}. At most {MOST_LOST:.0%} of "
-            f"them, and {MOST_LOST_IN_A_ROW} in a row, are set aside for that. The last snapshot is as it was; see "
-            "to the disk or the connection and run again: what was decoded is kept and used."
+            f"{len(lost)} of {files} files of {without_userinfo(root)} {outcomes.reasons[lost[0]]}. At most "
+            f"{MOST_LOST:.0%} of them, and {MOST_LOST_IN_A_ROW} in a row, are set aside for that. The last snapshot is "
+            "as it was; see to the disk or the connection and run again: what was decoded is kept and used."
         )
 
 
-def _from_journal(journal: Path, canvas: Canvas) -> dict[str, Outcome]:
-    outcomes: dict[str, Outcome] = {}
+def _take_over(journal: Path, canvas: Canvas, todo: Sequence[Found], outcomes: Outcomes) -> Places:
+    """Fill in what lies in the journal already; the places of the others."""
+    place: dict[str, int] | None = None
+    stamps = None
     for path, shelf in published(journal):
-        if shelf.canvas == canvas.key():
-            outcomes.update(outcomes_of(shelf.columns))
-        else:
+        if shelf.canvas != canvas.key():
             path.unlink()
             for name in shelf.rows:
                 (journal / name).unlink(missing_ok=True)
-    return outcomes
+            continue
+        if place is None or stamps is None:  # there are none, as a rule
+            place, stamps = {found.path: index for index, found in enumerate(todo)}, stamps_of(todo)
+        at = np.array([place.get(one, -1) for one in shelf.paths()], dtype=np.int64)
+        inside = np.flatnonzero(at >= 0)
+        good = inside[shelf.outcomes.still_true(inside, stamps[at[inside]])]
+        outcomes.place(at[good], shelf.outcomes.chosen(good))
+    return np.flatnonzero(~outcomes.rows["read"])
 
 
 def sweep(journal: Path) -> None:
@@ -178,12 +179,17 @@ def commonest_size(sizes: Iterable[tuple[int, int]]) -> tuple[int, int] | None:
     return max(capped, key=lambda size: (capped[size], size[0] * size[1], size), default=None)
 
 
-def size_in(outcomes: Iterable[Outcome]) -> tuple[int, int] | None:
+def size_in(outcomes: Outcomes) -> tuple[int, int] | None:
     """The commonest size of the contents that were decoded, copies counted once."""
-    content, height, width = _AT["content_hash"], _AT["height"], _AT["width"]
-    by_content = {outcome[content]: (outcome[height], outcome[width]) for outcome in outcomes}
-    by_content.pop(None, None)
-    return commonest_size(by_content.values())
+    rows = outcomes.rows[outcomes.rows["decoded"]]
+    if not len(rows):
+        return None
+    heights, widths = rows["height"], rows["width"]
+    if (heights == heights[0]).all() and (widths == widths[0]).all():
+        return commonest_size([(int(heights[0]), int(widths[0]))])
+    contents = np.ascontiguousarray(rows["content_hash"]).view(f"V{CONTENT_BYTES}")[:, 0]
+    once = np.unique(contents, return_index=True)[1]
+    return commonest_size(zip(heights[once].tolist(), widths[once].tolist(), strict=True))
 
 
 def first_canvas(recipe: DataRecipe, image: Mapping[str, Any] | None) -> Canvas | None:

@@ -21,14 +21,19 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Where to write what shall become the file at `path`, in one step and for good, when the block ends well."""
+def replacing(path: Path, *, lasting: bool = True) -> Iterator[Path]:
+    """Where to write what shall become the file at `path`, in one step and for good, when the block ends well.
+
+    What isn't `lasting` may be gone after a power cut; a crash of the process alone changes nothing.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield beside
-        sync(beside)
+        if lasting:
+            sync(beside)
         beside.replace(path)
-        sync(path.parent)
+        if lasting:
+            sync(path.parent)
     finally:
         beside.unlink(missing_ok=True)
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines import checks, decode, ledger, manifest
+from pipelines.collector import collector_paused
 from pipelines.contact import SHEET, draw_sheet
 from pipelines.dataset import PIXELS, Arrangement, Shard, Snapshot, find_shard, seal
 from pipelines.errors import BadSource, PipelineError
@@ -128,7 +129,7 @@ def split_and_seal(staged: Staged, *, progress: Progress = silent) -> IngestResu
     """
     started = time.perf_counter()
     folder = staged.dataset_dir
-    with dataset_held(folder, made=staged.made):
+    with collector_paused(), dataset_held(folder, made=staged.made):
         dataset = Dataset.read(folder)
         if not staged.nothing_new:
             dataset = _seal(staged, dataset, progress=progress)
@@ -165,7 +166,7 @@ def _seal(staged: Staged, dataset: Dataset | None, *, progress: Progress) -> Dat
     arrangement = _arrange(rows, verdict, parts=parts, labels=labels, image=image, staged=staged, shelves=shelves)
     path = seal(
         arrangement,
-        _manifest(staged_rows, verdict, arrangement, parts),
+        _manifest(staged_rows, verdict, arrangement),
         snapshots=folder / ledger.SNAPSHOTS,
         shelves=shelves,
     )
@@ -237,12 +238,19 @@ def _arrange(
     staged: Staged,
     shelves: list[Path],
 ) -> Arrangement:
-    contents = [one for name in PARTS for one in sorted(c for c, assigned in parts.items() if assigned == name)]
+    by_part: dict[str, list[str]] = {name: [] for name in PARTS}
+    for content, assigned in parts.items():
+        by_part[assigned].append(content)
+    contents = [content for name in PARTS for content in sorted(by_part[name])]
     at = [verdict.used[content] for content in contents]
-    files = sorted({rows["shard"][index] for index in at})
+    lying = [rows["shard"][index] for index in at]
+    files = sorted(set(lying))
     number = {name: index for index, name in enumerate(files)}
     classes = {label: index for index, label in enumerate(labels)}
     row_counts = _rows_in_shards(files, image=image, shelves=shelves)
+    places = np.empty((len(at), 2), dtype=np.int64)
+    places[:, 0] = [number[name] for name in lying]
+    places[:, 1] = [rows["offset"][index] for index in at]
     return Arrangement(
         dataset=staged.dataset_dir.name,
         source=staged.source,
@@ -250,9 +258,9 @@ def _arrange(
         image=image,
         contents=contents,
         classes=np.array([classes[rows["label"][index]] for index in at], dtype=np.int32),
-        parts={part: sum(1 for assigned in parts.values() if assigned == part) for part in PARTS},
+        parts={part: len(by_part[part]) for part in PARTS},
         shards=tuple(Shard(name, rows=row_counts[name], channels=channels_of(name)) for name in files),
-        places=np.array([(number[rows["shard"][index]], rows["offset"][index]) for index in at], dtype=np.int64),
+        places=places,
     )
 
 
@@ -262,24 +270,20 @@ def _rows_in_shards(files: list[str], *, image: ImageSpec, shelves: list[Path]) 
     return {name: size // (side * channels_of(name)) for name, size in sizes.items()}
 
 
-def _manifest(
-    staged_rows: pa.Table, verdict: checks.Verdict, arrangement: Arrangement, parts: dict[str, PartName]
-) -> pa.Table:
+def _manifest(staged_rows: pa.Table, verdict: checks.Verdict, arrangement: Arrangement) -> pa.Table:
     """The staged rows as the contract has them."""
-    row_of = {verdict.used[content]: row for row, content in enumerate(arrangement.contents)}
-    part_of = {verdict.used[content]: part for content, part in parts.items()}
-    files = range(staged_rows.num_rows)
-    judged = pa.schema([manifest.SCHEMA.field(name) for name in ("status", "reason", "split", "row")])
-    told = manifest.table(
-        {
-            "status": verdict.status,
-            "reason": verdict.reason,
-            "split": [part_of.get(index) for index in files],
-            "row": [row_of.get(index) for index in files],
-        },
-        judged,
-    )
-    columns = [told[name] if name in judged.names else staged_rows[name] for name in manifest.SCHEMA.names]
+    at = np.array([verdict.used[content] for content in arrangement.contents], dtype=np.int64)
+    row = np.full(staged_rows.num_rows, -1, dtype=np.int64)
+    row[at] = np.arange(len(at))
+    part = np.full(staged_rows.num_rows, -1, dtype=np.int32)
+    part[at] = np.repeat(np.arange(len(PARTS)), [arrangement.parts[name] for name in PARTS])
+    told = {
+        "status": manifest.strings(verdict.status),
+        "reason": manifest.strings(verdict.reason),
+        "split": manifest.chosen(PARTS, part),
+        "row": manifest.whole(row, there=row >= 0),
+    }
+    columns = [told[name] if name in told else staged_rows[name] for name in manifest.SCHEMA.names]
     return pa.Table.from_arrays(columns, schema=manifest.SCHEMA)
 
 

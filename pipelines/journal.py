@@ -1,8 +1,8 @@
 """Chunks of decoded files on disk: what a killed ingest leaves to the next one, and a snapshot's pixels later on.
 
-A chunk is up to two files of raw pixels (gray and colour images apart) and a JSON file of columns, published
-last and by rename: its presence means that the chunk is whole. Runs in worker processes, so it imports nothing
-heavy; it decodes through `serving.images`, as the server does.
+A chunk is up to two files of raw pixels (gray and colour images apart) and a file of outcomes (`numpy.savez`),
+published last and by rename: its presence means that the chunk is whole. Runs in worker processes, so it imports
+nothing heavy; it decodes through `serving.images`, as the server does.
 """
 
 from __future__ import annotations
@@ -11,10 +11,16 @@ import hashlib
 import json
 import os
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Thread
 from typing import IO, TYPE_CHECKING, Any, Self
+from zipfile import BadZipFile
 
+import numpy as np
+
+from pipelines.outcomes import ROW, Outcomes, Recorder
 from pipelines.reading import Read, read_all
 from serving import images
 from serving.errors import BadInput
@@ -23,30 +29,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    import numpy as np
     import numpy.typing as npt
 
+OUTCOMES = ".outcomes.npz"
 SUFFIX = {1: ".gray.u8", 3: ".colour.u8"}
 
-COLUMNS = (
-    "path",
-    "size",
-    "mtime_ns",
-    "reason",
-    "format",
-    "mode",
-    "width",
-    "height",
-    "content_hash",
-    "file_hash",
-    "shard",
-    "offset",
-)
-
-Columns = dict[str, list[Any]]
-Entry = tuple[Any, ...]
-
 _BUFFER_BYTES = 1 << 20
+_SYNC_BYTES = 8 << 20  # so much is on its way to the disk while more is decoded
 
 
 _spec = lru_cache(maxsize=8)(images.ImageSpec)  # checked once, not once a file
@@ -91,6 +80,7 @@ class Chunk:
         stamps: size and mtime_ns of each, as listed.
         canvas: how to store their pixels.
         journal: the folder to publish in.
+        first: the place of its first file among those of all chunks.
     """
 
     root: str
@@ -99,29 +89,51 @@ class Chunk:
     stamps: tuple[tuple[int, int], ...]
     canvas: Canvas
     journal: Path
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """What a chunk's JSON says: columns with one entry per file, and the rows in each file of pixels."""
+    """What a chunk's file of outcomes says.
+
+    Attributes:
+        canvas: the key of the canvas that its pixels fit.
+        outcomes: of its files.
+        rows: in each of its files of pixels.
+        first: as in `Chunk`.
+        path: of the file of outcomes.
+    """
 
     canvas: str
-    columns: Columns
+    outcomes: Outcomes
     rows: dict[str, int]
+    first: int
+    path: Path
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
         """The chunk published at `path`, or None if its pixels aren't all there."""
         try:
-            shelf = cls(**json.loads(path.read_bytes()))
+            with np.load(path) as stored:
+                said = json.loads(stored["said"].tobytes())
+                packed = stored["outcomes"]
+            reasons = {int(index): reason for index, reason in said["reasons"].items()}
+            outcomes = Outcomes(packed, words=said["words"], reasons=reasons)
+            shelf = cls(said["canvas"], outcomes, rows=said["rows"], first=said["first"], path=path)
             height, width, *_ = json.loads(shelf.canvas)
             for name, rows in shelf.rows.items():
                 row_bytes = height * width * channels_of(name)
                 if (path.parent / name).stat().st_size != rows * row_bytes:
                     return None
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile):
             return None
-        return shelf
+        return shelf if packed.dtype == ROW else None
+
+    def paths(self) -> list[str]:
+        """Of its files, as manifests name them."""
+        with np.load(self.path) as stored:
+            paths: list[str] = json.loads(stored["paths"].tobytes())
+        return paths
 
 
 def channels_of(shard: str) -> int:
@@ -139,28 +151,28 @@ def decode_chunk(chunk: Chunk) -> Path:
         OSError: the journal can't be written.
     """
     stem = uuid.uuid4().hex
-    entries: list[Entry] = []
+    recorder = Recorder()
     writers = _Writers(chunk.journal, stem)
     try:
-        for path, read in zip(chunk.paths, read_all(chunk.root, chunk.names, chunk.stamps), strict=True):
-            entries.append(_decode_one(path, read, canvas=chunk.canvas, writers=writers))
-        return _publish(chunk, stem, entries, rows=writers.publish())
+        for read in read_all(chunk.root, chunk.names, chunk.stamps):
+            _decode_one(read, canvas=chunk.canvas, writers=writers, recorder=recorder)
+        return _publish(chunk, stem, recorder.told(), rows=writers.publish())
     finally:
         writers.discard()
 
 
 def give_up(chunk: Chunk, reason: str) -> Path:
     """Publish a chunk as one whose files, though they can be read, can't be decoded for this reason."""
-    entries: list[Entry] = [
-        (path, read.size, read.mtime_ns, reason, *_undecodable(hashlib.sha256(read.data or b"").hexdigest()))
-        for path, read in zip(chunk.paths, read_all(chunk.root, chunk.names, chunk.stamps), strict=True)
-    ]
-    return _publish(chunk, uuid.uuid4().hex, entries, rows={})
+    recorder = Recorder()
+    for read in read_all(chunk.root, chunk.names, chunk.stamps):
+        file_hash = hashlib.sha256(read.data or b"").digest()
+        recorder.undecodable(read.size, read.mtime_ns, reason=reason, file_hash=file_hash)
+    return _publish(chunk, uuid.uuid4().hex, recorder.told(), rows={})
 
 
 def published(journal: Path) -> Iterator[tuple[Path, Shelf]]:
     """The whole chunks that lie in a journal."""
-    for path in sorted(journal.glob("*.json")):
+    for path in sorted(journal.glob(f"*{OUTCOMES}")):
         shelf = Shelf.read(path)
         if shelf is not None:
             yield path, shelf
@@ -173,13 +185,18 @@ def chunked(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 
 class _Writers:
-    """The files of pixels of one chunk while it is written. Mutable: the open files and their rows."""
+    """The files of pixels of one chunk while it is written.
+
+    Mutable: the open files and their rows; what was written since the last sync, and the thread that syncs.
+    """
 
     def __init__(self, journal: Path, stem: str) -> None:
         self._journal = journal
         self._names = {channels: f"{stem}{suffix}" for channels, suffix in SUFFIX.items()}
         self._open: dict[str, IO[bytes]] = {}
         self._rows: dict[str, int] = {}
+        self._unsynced_bytes = 0
+        self._syncing: Thread | None = None
 
     def append(self, pixels: npt.NDArray[np.uint8]) -> tuple[str, int]:
         """Write a row of pixels; which file it is in, and where."""
@@ -187,12 +204,15 @@ class _Writers:
         if name not in self._open:
             self._open[name] = (self._journal / f".{name}").open("wb", buffering=_BUFFER_BYTES)
             self._rows[name] = 0
-        self._open[name].write(pixels.tobytes())
+        self._unsynced_bytes += self._open[name].write(np.ascontiguousarray(pixels).data)
+        if self._unsynced_bytes > _SYNC_BYTES:
+            self._sync_early()
         row = self._rows[name]
         self._rows[name] = row + 1
         return name, row
 
     def publish(self) -> dict[str, int]:
+        self._wait()
         for name, file in self._open.items():
             file.flush()
             os.fsync(file.fileno())  # else a power cut could leave a whole file of zeros
@@ -202,50 +222,77 @@ class _Writers:
         return dict(self._rows)
 
     def discard(self) -> None:
+        self._wait()
         for name, file in self._open.items():
             (self._journal / f".{name}").unlink(missing_ok=True)
             file.close()
         self._open = {}
 
+    def _sync_early(self) -> None:
+        """Let the disk begin with what is written, so that there is little to wait for in the end."""
+        if self._syncing is None or not self._syncing.is_alive():
+            descriptors = [file.fileno() for file in self._open.values()]
+            self._syncing = Thread(target=_sync_all, args=(descriptors,))
+            self._syncing.start()
+            self._unsynced_bytes = 0
 
-def _decode_one(path: str, read: Read, *, canvas: Canvas, writers: _Writers) -> Entry:
-    """One file's entry in the columns; an unreadable one has a reason and no content hash."""
-    if read.data is None:
-        return path, read.size, read.mtime_ns, read.trouble, *_UNREAD
-    file_hash = hashlib.sha256(read.data).hexdigest()
+    def _wait(self) -> None:
+        if self._syncing is not None:
+            self._syncing.join()
+            self._syncing = None
+
+
+def _sync_all(descriptors: Sequence[int]) -> None:
+    with suppress(OSError):  # the sync that counts says it
+        for descriptor in descriptors:
+            os.fsync(descriptor)
+
+
+def _decode_one(read: Read, *, canvas: Canvas, writers: _Writers, recorder: Recorder) -> None:
+    """Record one file's outcome, and write its pixels if it has any."""
+    data, size, mtime_ns = read.data, read.size, read.mtime_ns
+    if data is None:
+        recorder.undecodable(size, mtime_ns, reason=read.trouble or "", file_hash=None)
+        return
+    file_hash = hashlib.sha256(data).digest()
     try:
-        decoded = images.decode(read.data, max_pixels=canvas.max_pixels)
+        decoded = images.decode(data, max_pixels=canvas.max_pixels)
         pixels = decoded.pixels
-        content = images.content_hash(pixels)
-        if gray := images.is_gray(pixels):
+        gray = images.is_gray(pixels)
+        if gray:
             pixels = pixels[..., :1]
+        content = images.content_digest(pixels, gray=gray)
         fitted = images.fit(pixels, canvas.spec(gray=gray))
     except BadInput as error:
-        return path, read.size, read.mtime_ns, str(error), *_undecodable(file_hash)
+        recorder.undecodable(size, mtime_ns, reason=str(error), file_hash=file_hash)
+        return
     except MemoryError:
-        return path, read.size, read.mtime_ns, "needs more memory than there is", *_undecodable(file_hash)
-    place = writers.append(fitted)
+        recorder.undecodable(size, mtime_ns, reason="needs more memory than there is", file_hash=file_hash)
+        return
     seen = decoded.format, decoded.mode, decoded.width, decoded.height
-    return path, read.size, read.mtime_ns, None, *seen, content, file_hash, *place
+    place = writers.append(fitted)
+    recorder.decoded(size, mtime_ns, content=content, file_hash=file_hash, seen=seen, place=place)
 
 
-_UNREAD = (None,) * (len(COLUMNS) - COLUMNS.index("format"))
-
-
-def _undecodable(file_hash: str) -> tuple[Any, ...]:
-    return tuple(file_hash if name == "file_hash" else None for name in COLUMNS[COLUMNS.index("format") :])
-
-
-def _publish(chunk: Chunk, stem: str, entries: Sequence[Entry], *, rows: dict[str, int]) -> Path:
-    columns = dict(zip(COLUMNS, zip(*entries, strict=True), strict=True))
-    path = chunk.journal / f"{stem}.json"
+def _publish(chunk: Chunk, stem: str, outcomes: Outcomes, *, rows: dict[str, int]) -> Path:
+    path = chunk.journal / f"{stem}{OUTCOMES}"
     temporary = path.with_name(f".{path.name}")
+    said = {
+        "canvas": chunk.canvas.key(),
+        "words": outcomes.words,
+        "reasons": outcomes.reasons,
+        "rows": rows,
+        "first": chunk.first,
+    }
     try:
-        temporary.write_text(  # not synced: one that a power cut spoiled is no JSON, and the chunk is done again
-            json.dumps({"canvas": chunk.canvas.key(), "columns": columns, "rows": rows}), encoding="utf-8"
-        )
+        with temporary.open("wb") as file:  # not synced: what a power cut spoiled can't be read, and is done again
+            np.savez(file, outcomes=outcomes.rows, said=_text(said), paths=_text(chunk.paths))
         temporary.rename(path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
     return path
+
+
+def _text(value: object) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(json.dumps(value).encode(), dtype=np.uint8)

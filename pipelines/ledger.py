@@ -35,6 +35,7 @@ DATASET = "dataset.json"
 SNAPSHOTS = "snapshots"
 JOURNAL = ".journal"
 LOCK = ".lock"
+_HASHED_ROWS = 8192  # at once
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SCHEMA = pa.schema([(name, pa.string()) for name in ("content_hash", "split", "groups", "likeness")])
 
@@ -175,15 +176,20 @@ class Ledger:
     def write(self, folder: Path) -> str:
         """Write it below `folder` under a name made from its content, which is returned."""
         contents = sorted(self.parts)
+        nothing = [None] * len(contents)
         groups = {content: json.dumps(names) for content, names in self.groups.items()}
         likeness = {content: f"{value:016x}" for content, value in self.likeness.items()}
         columns: dict[str, list[Any]] = {
             "content_hash": contents,
             "split": [self.parts[content] for content in contents],
-            "groups": [groups.get(content) for content in contents],
-            "likeness": [likeness.get(content) for content in contents],
+            "groups": [groups.get(content) for content in contents] if groups else nothing,
+            "likeness": [likeness.get(content) for content in contents] if likeness else nothing,
         }
-        digest = hashlib.sha256(json.dumps(columns).encode())
+        digest = hashlib.sha256()
+        for name, values in columns.items():
+            digest.update(f"{name}:".encode())
+            for start in range(0, len(values) if values is not nothing else 0, _HASHED_ROWS):
+                digest.update(json.dumps(values[start : start + _HASHED_ROWS]).encode())
         name = f"ledger-{digest.hexdigest()[:16]}.parquet"
         if not (folder / name).exists():
             manifest.write(manifest.table(columns, SCHEMA), folder / name)

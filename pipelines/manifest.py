@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    import numpy.typing as npt
+
 PartName = Literal["train", "validation", "test"]
 Status = Literal["used", "quarantined", "duplicate", "conflict", "ignored"]
 
@@ -95,15 +97,46 @@ def table(columns: Mapping[str, Sequence[Any]], schema: pa.Schema) -> pa.Table:
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     if kind == pa.string():
-        builder = pa.lib.StringBuilder()
-        builder.append_values(values)
-        return builder.finish()
-    nulls = None
-    if None in values:
-        nulls = pa.py_buffer(np.packbits([value is not None for value in values], bitorder="little"))
-        values = [value or 0 for value in values]
-    whole = np.array(values, dtype=np.int64)
-    return pa.Array.from_buffers(pa.int64(), len(values), [nulls, pa.py_buffer(whole)]).cast(kind)
+        return strings(values)
+    there = np.array([value is not None for value in values], dtype=np.bool_)
+    return whole(np.array([value or 0 for value in values], dtype=np.int64), there=there, kind=kind)
+
+
+def strings(values: Sequence[str | None]) -> pa.Array:
+    """A column of strings, in which None is null."""
+    builder = pa.lib.StringBuilder()
+    builder.append_values(values)
+    return builder.finish()
+
+
+def whole(
+    values: npt.NDArray[Any], *, there: npt.NDArray[np.bool_] | None = None, kind: pa.DataType | None = None
+) -> pa.Array:
+    """A column of whole numbers, null where not `there`."""
+    wide = np.ascontiguousarray(values, dtype=np.int64)
+    return pa.Array.from_buffers(pa.int64(), len(wide), [_bits(there), pa.py_buffer(wide)]).cast(kind or pa.int64())
+
+
+def hexadecimal(hashes: npt.NDArray[np.uint8], *, there: npt.NDArray[np.bool_]) -> pa.Array:
+    """A column of hexadecimal digits, null where not `there`.
+
+    Args:
+        hashes: uint8 [n, bytes].
+        there: bool [n].
+    """
+    digits = 2 * hashes.shape[1]
+    offsets = np.concatenate([[0], np.cumsum(there * digits)]).astype(np.int32)
+    text = pa.py_buffer(np.ascontiguousarray(hashes[there]).tobytes().hex().encode())
+    return pa.Array.from_buffers(pa.string(), len(hashes), [_bits(there), pa.py_buffer(offsets), text])
+
+
+def chosen(words: Sequence[str], index: npt.NDArray[np.int32]) -> pa.Array:
+    """A column of words by their places; null where the place is below 0."""
+    return strings(list(words)).take(whole(index, there=index >= 0))
+
+
+def _bits(there: npt.NDArray[np.bool_] | None) -> pa.Buffer | None:
+    return None if there is None or there.all() else pa.py_buffer(np.packbits(there, bitorder="little"))
 
 
 def columns(rows: pa.Table, names: Iterable[str]) -> dict[str, list[Any]]:
@@ -119,11 +152,25 @@ def _values(column: pa.ChunkedArray, *, shared: bool) -> list[Any]:
     return [words[-1 if index is None else index] for index in encoded.indices.to_pylist()]
 
 
-def write(rows: pa.Table, path: Path) -> None:
-    """Put a table at `path` in one step: a reader sees the old file or the whole new one."""
+def write(rows: pa.Table, path: Path, *, lasting: bool = True) -> None:
+    """Put a table at `path` in one step: a reader sees the old file or the whole new one.
+
+    Args:
+        rows: the table.
+        path: of a file.
+        lasting: no: it is read once, and soon: it takes more room and less time, and may be lost in a power cut.
+    """
+    words = [name for name in rows.schema.names if name in _FEW_WORDS]
     try:
-        with replacing(path) as beside:
-            pq.write_table(rows, beside, compression="zstd", row_group_size=_ROW_GROUP)
+        with replacing(path, lasting=lasting) as beside:
+            pq.write_table(
+                rows,
+                beside,
+                compression="zstd" if lasting else "none",
+                row_group_size=_ROW_GROUP,
+                use_dictionary=words,
+                write_statistics=False,
+            )
     finally:
         pa.default_memory_pool().release_unused()
 
@@ -157,8 +204,8 @@ def per_label(rows: pa.Table) -> dict[str, dict[str, int]]:
 
 def quarantined(rows: pa.Table) -> list[dict[str, str]]:
     """Path and reason of every quarantined file."""
-    told = zip(*(rows[name].to_pylist() for name in ("path", "reason", "status")), strict=True)
-    return [{"path": path, "reason": reason} for path, reason, status in told if status == "quarantined"]
+    places = [index for index, status in enumerate(rows["status"].to_pylist()) if status == "quarantined"]
+    return [{"path": rows["path"][index].as_py(), "reason": rows["reason"][index].as_py()} for index in places]
 
 
 def reasons(problems: Iterable[Mapping[str, str]]) -> dict[str, int]:

@@ -82,7 +82,7 @@ def part(
         groups = _groups(rows, verdict, newcomers, memory=memory, book=book)
         labels = {content: rows["label"][index] for content, index in verdict.used.items()}
         parts = split.assign(labels, fractions=recipe.split, seed=recipe.seed or 0, earlier=book.parts, groups=groups)
-    remembered = book.parts | parts
+    remembered = book.parts | parts if book.parts else parts
     ledger = Ledger(
         parts=remembered,
         groups={content: names for content, names in memory.groups.items() if content in remembered},

@@ -10,7 +10,7 @@ import os
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from pipelines.journal import Chunk, decode_chunk, give_up
 from pipelines.process import die_with_parent
@@ -33,24 +33,68 @@ def worker_count(*, files: int, size_bytes: int) -> int:
     return 0 if useful < 1 else min(len(os.sched_getaffinity(0)), useful + 1)
 
 
-def run_chunks(chunks: Sequence[Chunk], *, workers: int, work: Work = decode_chunk) -> Iterator[Path]:
+class Staff:
+    """The processes of one ingest on this machine; a context manager that ends them.
+
+    They take longer to start than a thousand files to read, so they are started while the source is still listed.
+    Mutable: the executor, from the moment at which it is worth having one.
+
+    Args:
+        workers: how many; None: as many as are worth it.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        self._workers = workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def worth(self, *, files: int, size_bytes: int) -> int:
+        """How many processes so much work is given."""
+        return worker_count(files=files, size_bytes=size_bytes) if self._workers is None else self._workers
+
+    def expect(self, files: int, size_bytes: int) -> None:
+        """Start the processes in the background, if so much work, or more, is to come; may be called again."""
+        workers = self.worth(files=files, size_bytes=size_bytes)
+        if self._pool is None and workers > 1 and not _may_start_none():
+            self._pool = _executor(workers)
+            for _ in range(workers):
+                self._pool.submit(os.getpid)
+
+    def run(self, chunks: Sequence[Chunk], *, work: Work = decode_chunk) -> Iterator[Path]:
+        """As `run_chunks`; the processes end with the last chunk."""
+        size_bytes = sum(size for chunk in chunks for size, _ in chunk.stamps)
+        workers = self.worth(files=sum(len(chunk.names) for chunk in chunks), size_bytes=size_bytes)
+        pool, self._pool = self._pool, None
+        yield from run_chunks(chunks, workers=workers, work=work, pool=pool)
+
+
+def run_chunks(
+    chunks: Sequence[Chunk], *, workers: int, work: Work = decode_chunk, pool: ProcessPoolExecutor | None = None
+) -> Iterator[Path]:
     """What `work` makes of every chunk, in the order in which it is ready.
 
     Args:
         chunks: each small enough for one task.
         workers: processes; with one or none the work is done in this one.
         work: picklable, and safe to do again.
+        pool: so many processes, if they were started already; they are ended here.
 
     Raises:
         OSError: a chunk's outcome can't be written.
     """
-    daemon = multiprocessing.current_process().daemon  # such a process may start no others
-    if workers <= 1 or daemon or len(chunks) == 1:
+    if pool is None and (workers <= 1 or _may_start_none() or len(chunks) == 1):
         yield from map(work, chunks)
         return
     left = dict.fromkeys(chunks)
     try:
-        for chunk, path in _together(chunks, workers=workers, work=work):
+        for chunk, path in _together(chunks, pool=pool or _executor(workers), work=work):
             del left[chunk]
             yield path
     except BrokenProcessPool:
@@ -58,23 +102,32 @@ def run_chunks(chunks: Sequence[Chunk], *, workers: int, work: Work = decode_chu
             yield from _carefully(chunk, work=work)
 
 
-def _together(chunks: Sequence[Chunk], *, workers: int, work: Work) -> Iterator[tuple[Chunk, Path]]:
+def _may_start_none() -> bool:
+    return multiprocessing.current_process().daemon
+
+
+def _executor(workers: int) -> ProcessPoolExecutor:
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=die_with_parent) as pool:
+    return ProcessPoolExecutor(workers, mp_context=spawn, initializer=die_with_parent)
+
+
+def _together(chunks: Sequence[Chunk], *, pool: ProcessPoolExecutor, work: Work) -> Iterator[tuple[Chunk, Path]]:
+    try:
         pending = {pool.submit(work, chunk): chunk for chunk in chunks}
-        try:
-            while pending:
-                ready, _ = wait(pending, return_when=FIRST_COMPLETED)
-                for future in sorted(ready, key=lambda future: future.exception() is not None):
-                    yield pending.pop(future), future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        while pending:
+            ready, _ = wait(pending, return_when=FIRST_COMPLETED)
+            for future in sorted(ready, key=lambda future: future.exception() is not None):
+                yield pending.pop(future), future.result()
+    except BaseException:
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise
+    pool.shutdown(wait=False)  # they end while the caller goes on
 
 
 def _carefully(chunk: Chunk, *, work: Work) -> Iterator[Path]:
     """A chunk by itself; one that kills its process in halves, down to the file that does it."""
     try:
-        for _, path in _together([chunk], workers=1, work=work):
+        for _, path in _together([chunk], pool=_executor(1), work=work):
             yield path
     except BrokenProcessPool:
         if len(chunk.names) == 1:
@@ -82,5 +135,8 @@ def _carefully(chunk: Chunk, *, work: Work) -> Iterator[Path]:
             return
         half = len(chunk.names) // 2
         for part in (slice(None, half), slice(half, None)):
-            smaller = replace(chunk, names=chunk.names[part], paths=chunk.paths[part], stamps=chunk.stamps[part])
+            first = chunk.first + (part.start or 0)
+            smaller = replace(
+                chunk, names=chunk.names[part], paths=chunk.paths[part], stamps=chunk.stamps[part], first=first
+            )
             yield from _carefully(smaller, work=work)

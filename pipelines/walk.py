@@ -9,6 +9,7 @@ import os
 import re
 import stat
 from collections import deque
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 LITTER_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "folder.jpg.ini"})
 LITTER_FOLDERS = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"})
 
+_NAME = attrgetter("name")
 _READS_AS_ESCAPE = re.compile(r"\\(?=x[0-9a-f]{2})")
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -102,19 +104,24 @@ def _listing(root: str, folder: str, *, real: deque[str], linked: deque[str]) ->
     """The files of one folder in order of their names; folders in it are queued."""
     try:
         with os.scandir(os.path.join(root, folder)) as entries:  # noqa: PTH118
-            ordered = sorted(entries, key=lambda entry: entry.name)
+            ordered = sorted(entries, key=_NAME)
     except OSError as error:
         yield _entry(folder, trouble=f"the folder can't be listed: {error.strerror}")
         return
+    prefix = f"{folder}/" if folder else ""
+    plain = _is_plain(prefix)
     for entry in ordered:
         base = entry.name
-        name = f"{folder}/{base}" if folder else base
+        name = prefix + base
         try:
             status = entry.stat()
         except OSError as error:
             yield _unreachable(entry, name, error)
             continue
         kind = stat.S_IFMT(status.st_mode)
+        if kind == stat.S_IFREG and plain and _is_plain(base) and why_ignored(base) is None:
+            yield Found(name, name, status.st_size, status.st_mtime_ns)
+            continue
         if kind == stat.S_IFDIR:
             if not is_hidden_folder(base):
                 (linked if entry.is_symlink() else real).append(name)
@@ -122,6 +129,11 @@ def _listing(root: str, folder: str, *, real: deque[str], linked: deque[str]) ->
         ignored = why_ignored(base) or (f"{_KINDS[kind]}, not a file" if kind in _KINDS else None)
         trouble = None if ignored else unusable_name(name)
         yield Found(name, printable(name), status.st_size, status.st_mtime_ns, ignored, trouble)
+
+
+def _is_plain(name: str) -> bool:
+    """Whether `printable` and `unusable_name` have nothing to say to a name."""
+    return name.isascii() and name.isprintable() and "\\" not in name
 
 
 def _unreachable(entry: os.DirEntry[str], name: str, error: OSError) -> Found:

@@ -1,0 +1,90 @@
+"""The files of a source, and what their paths say of label and part; reads no file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipelines import manifest
+from pipelines.errors import BadSource, EmptyFolder
+from pipelines.reading import is_url, without_userinfo
+from pipelines.remote import walk_url
+from pipelines.walk import Found, walk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+    from pipelines.manifest import PartName
+
+OUTSIDE_LABELS = "lies outside any label's folder"
+EXPECT_FILES = 2048  # how often the listing says how far it is
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The files of a source and what their paths say: all columns have one entry per file, by path."""
+
+    found: list[Found]
+    labels: list[str | None]
+    parts: list[PartName | None]
+    presplit: bool
+
+    @property
+    def candidates(self) -> npt.NDArray[np.int64]:
+        """Places of the files that are worth reading."""
+        worth = [found.ignored is None and found.trouble is None for found in self.found]
+        return np.flatnonzero(np.array(worth, dtype=np.bool_))
+
+
+def list_source(root: str, *, task: str, expect: Callable[[int, int], None] | None = None) -> Listing:
+    """Every file of a source, in order of the paths.
+
+    Args:
+        root: a folder or a URL.
+        task: as in `ingest`.
+        expect: told from time to time how many files of how many bytes there are by then, if it is a folder.
+
+    Raises:
+        BadSource: it can't be listed.
+        EmptyFolder: it holds no file that could be an image, or for classify none in a label's folder.
+    """
+    try:
+        found = list(walk_url(root)) if is_url(root) else _walked(root, expect)
+    except OSError as error:
+        raise BadSource(f"The folder {root} can't be listed: {error.strerror}.") from error
+    found.sort(key=attrgetter("path"))
+    heads = [one.path.rpartition("/")[0] for one in found]
+    folders = {head for head, one in zip(heads, found, strict=True) if one.ignored is None}
+    presplit = manifest.is_presplit(f"{folder}/" for folder in folders if folder)
+    said = {head: manifest.label_and_part(f"{head}/" if head else "", presplit=presplit) for head in set(heads)}
+    labels = [said[head][0] for head in heads]
+    if task == "classify":
+        found = [
+            one._replace(ignored=OUTSIDE_LABELS) if label is None and not (one.ignored or one.trouble) else one
+            for one, label in zip(found, labels, strict=True)
+        ]
+    else:
+        labels = [label or "" for label in labels]
+    listing = Listing(found=found, labels=labels, parts=[said[head][1] for head in heads], presplit=presplit)
+    if not len(listing.candidates):
+        raise EmptyFolder(
+            f"The source {without_userinfo(root)} holds no image. Expected one subfolder of images per label. "
+            f"Received: {len(found)} files, none of which could be one."
+        )
+    return listing
+
+
+def _walked(root: str, expect: Callable[[int, int], None] | None) -> list[Found]:
+    walker, found, size_bytes = walk(root), [], 0
+    while some := list(islice(walker, EXPECT_FILES)):
+        found += some
+        size_bytes += sum(one.size for one in some)
+        if expect is not None:
+            expect(len(found), size_bytes)
+    return found
