@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import grpc
     from google.protobuf.message import Message
 
+    from serving.tracing import Trace
+
+    Make = Callable[[Any], Any]
+
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
@@ -21,7 +25,8 @@ Made = TypeVar("Made")
 class Call:
     """One request on its way: what the caller said of it, and what the service found out.
 
-    Mutable: a service fills in `request_id`, `model`, `version` and `images` for the log and the metrics.
+    Mutable: a service fills in `request_id`, `model`, `version` and `images` for the log and the metrics; `trace` notes
+    the call's moments, where calls are traced.
     """
 
     method: str
@@ -33,6 +38,11 @@ class Call:
     model: str = ""
     version: int = 0
     images: int = 0
+    trace: Trace | None = None
+
+    def watched(self, make: Make) -> Make:
+        """What makes the answer of the model's outputs, noting when it is asked to if the call is traced."""
+        return make if self.trace is None else self.trace.around(make)
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,8 @@ class Decoder:
         except BaseException:
             self._left(rows, size_bytes)
             raise
+        if call.trace is not None:
+            call.trace.reading(future)
         future.add_done_callback(lambda _: self._left(rows, size_bytes))
         return future
 

@@ -159,7 +159,7 @@ class InferenceService:
             respond = _Responder(request, handle, wanted, self._max_message_bytes)
             if image is None and not any(item.slow for item in given):
                 feeds = tensors.read_now(given)
-                return handle.infer(feeds, outputs=respond.names, deadline=call.deadline, make=respond)
+                return handle.infer(feeds, outputs=respond.names, deadline=call.deadline, make=call.watched(respond))
             answer = self._prepared(given, image, call, handle, respond)
             accepted = True
         finally:
@@ -176,7 +176,7 @@ class InferenceService:
         files = "" if image is None else _IMAGE
 
         def infer(feeds: Mapping[str, NDArray[Any]]) -> None:
-            made = handle.infer(feeds, outputs=respond.names, deadline=call.deadline, make=respond)
+            made = handle.infer(feeds, outputs=respond.names, deadline=call.deadline, make=call.watched(respond))
             answer.follow(made, _itself)
 
         def decode(feeds: Mapping[str, NDArray[Any]]) -> None:

@@ -16,12 +16,14 @@ from grpc import StatusCode
 
 from serving import errors, logs
 from serving.calls import Call, Method, Status
+from serving.logs import cut
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from serving.authorization import Tokens
     from serving.telemetry import Telemetry
+    from serving.tracing import Traces
 
 
 class BadMessage(errors.BadInput):
@@ -45,10 +47,6 @@ CANCELLED = Status(StatusCode.CANCELLED, "The caller hung up.")
 
 PUSHBACK = "grpc-retry-pushback-ms"
 REQUEST_ID = "x-request-id"
-
-# Of a sentence or a word that a caller chose: a status travels as headers, for which 8 KiB are the limit, and gRPC
-# writes a byte that is not ASCII as three.
-_MOST_TEXT_BYTES = 1024
 
 _log = logs.logger("calls")
 
@@ -75,6 +73,7 @@ class Desk:
         max_message_bytes: the largest request, and answer; the transport takes a little more, so that this can say
             what is wrong.
         log_sample: one in so many of the calls that went well is logged.
+        traces: told of every call as well; None: nobody traces.
     """
 
     # Mutable: `_good`, which counts the calls that went well; a step of it is one for all threads.
@@ -86,11 +85,13 @@ class Desk:
         tokens: Tokens | None = None,
         max_message_bytes: int = 2**31 - 1,
         log_sample: int = 1,
+        traces: Traces | None = None,
     ) -> None:
         self._telemetry = telemetry
         self.tokens = tokens
         self._max_message_bytes = max_message_bytes
         self._log_sample = log_sample
+        self._traces = traces
         self._good = itertools.count()
 
     def admit(self, call: Call) -> None:
@@ -162,6 +163,8 @@ class Desk:
             seconds=seconds,
             images=call.images if status is OK else 0,
         )
+        if self._traces is not None:
+            self._traces.finished(call, status)
         if _log.isEnabledFor(logging.INFO) and (status is not OK or next(self._good) % self._log_sample == 0):
             logs.event(
                 _log,
@@ -180,16 +183,6 @@ class Desk:
 def request_id(call: Call) -> str:
     """The caller's id of a request, from its message or else its metadata; empty when it gave none."""
     return cut(call.request_id or str(call.metadata.get(REQUEST_ID, "")))
-
-
-def cut(text: str) -> str:
-    """`text`, or so much of its beginning as a status or a line of the log has room for."""
-    if 4 * len(text) <= _MOST_TEXT_BYTES:  # no character has more bytes
-        return text
-    data = text.encode(errors="replace")
-    if len(data) <= _MOST_TEXT_BYTES:
-        return text
-    return data[:_MOST_TEXT_BYTES].decode(errors="ignore") + f" … ({len(data)} bytes)"
 
 
 def hung_up(call: Call) -> Status:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 ROOT = "calotype"
 
+# Of a sentence or a word that a caller chose: a status travels as headers, for which 8 KiB are the limit, and gRPC
+# writes a byte that is not ASCII as three.
+_MOST_TEXT_BYTES = 1024
+
 
 def logger(room: str) -> logging.Logger:
     """The logger of one room, below the one that `configure` sets up."""
@@ -50,6 +54,16 @@ def configure(*, form: str, level: str, stream: TextIO | None = None) -> None:
     root.handlers = [handler]
     root.setLevel(level.upper())
     root.propagate = False
+
+
+def cut(text: str) -> str:
+    """`text`, or so much of its beginning as a status or a line of the log has room for."""
+    if 4 * len(text) <= _MOST_TEXT_BYTES:  # no character has more bytes
+        return text
+    data = text.encode(errors="replace")
+    if len(data) <= _MOST_TEXT_BYTES:
+        return text
+    return data[:_MOST_TEXT_BYTES].decode(errors="ignore") + f" … ({len(data)} bytes)"
 
 
 class TextLines(logging.Formatter):

@@ -10,12 +10,13 @@ import gc
 import importlib.metadata
 import ipaddress
 import logging
+import os
 import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
-from serving import loading, logs
+from serving import loading, logs, tracer
 from serving.authorization import Tokens, guarded
 from serving.decoder import Decoder
 from serving.http import HttpPort
@@ -71,10 +72,12 @@ class Server:
         cpus = max(1, available_cpus() // (1 if shared is None else shared.workers))
         tokens = None if settings.tokens is None else Tokens(settings.tokens)
         tls = tls_of(settings)
+        self._traces = tracer.build(os.environ)
+        load = load or _loader(cpus)
         self.telemetry = Telemetry() if shared is None else SharedTelemetry(shared.up)
         self.registry = (Registry if shared is None else partial(SharedRegistry, shared.up))(
             settings.models,
-            load=load or _loader(cpus),
+            load=load if self._traces is None else self._traces.loader(load),
             tuning=Tuning(limits=_limits(settings), executors=settings.executors),
             poll_seconds=settings.poll_seconds,
             telemetry=self.telemetry,
@@ -96,11 +99,14 @@ class Server:
         methods = (*PredictionService(self.registry, self._decoder).methods(), *self._inference.methods())
         if tokens is not None:
             methods = guarded(methods, tokens)
+        if self._traces is not None:
+            methods = self._traces.methods(methods)
         desk = Desk(
             self.telemetry,
             tokens=tokens,
             max_message_bytes=settings.max_message_bytes,
             log_sample=settings.log_sample,
+            traces=self._traces,
         )
         self._transport = choose.build(
             settings.transport, methods, desk, _options(settings, tls, shared=shared is not None)
@@ -194,6 +200,8 @@ class Server:
         self._decoder.close(max(0.0, end - time.monotonic()))
         self._inference.close()
         self._http.stop()
+        if self._traces is not None:
+            self._traces.close()
         logs.event(log, "stopped", level=level)
 
 

@@ -156,7 +156,7 @@ def _infer(handle: Handle, rows: Rows, call: Call, task: _Task) -> Future[Any]:
     if not len(rows.pixels):
         return answered(respond({}))
     feeds = {bundle.inputs[0].name: rows.pixels}
-    return handle.infer(feeds, outputs=task.outputs, deadline=call.deadline, make=respond)
+    return handle.infer(feeds, outputs=task.outputs, deadline=call.deadline, make=call.watched(respond))
 
 
 def _itself(message: Any) -> Any:
