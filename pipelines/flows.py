@@ -112,6 +112,8 @@ def _gate(folder: Path, name: str, snapshot: Path, recipe: Recipe, workspace: Pa
         folder, name=name, snapshot=snapshot, recipe=recipe, workspace=place, force=force, progress=bars.report
     )
     bars.report("gate", found.images or 1, found.images or 1, note=_in_short(found))
+    if found.warning:
+        bars.tell(f"gate: {found.warning}")
     return found
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pipelines import contender
+from pipelines import chance, contender
 from pipelines.config import LARGER_IS_BETTER
 from pipelines.dataset import Snapshot
 from pipelines.duel import Meeting, meet
 from pipelines.files import write_atomically
+from pipelines.judge import REPORT
 from pipelines.paired import LEVEL, Comparison
 from pipelines.scan import silent
 from serving import bundle as bundles
@@ -46,6 +47,8 @@ class GateResult:
         champion_learned: whether it is known which images the champion learned from; None: they didn't meet.
         comparison: the numbers; None: they didn't meet, or no image was left.
         forced: whether only `--force` let it pass.
+        warning: said of a classifier that is not beyond chance better than always giving the same answer; it passes
+            all the same.
     """
 
     passed: bool
@@ -57,6 +60,7 @@ class GateResult:
     champion_learned: bool | None = None
     comparison: Comparison | None = None
     forced: bool = False
+    warning: str | None = None
 
 
 def judge_run(
@@ -100,9 +104,17 @@ def judge_run(
     elif found is None:
         found = GateResult(passed=True, reason="There is no champion to beat.")
     number = None if champion is None else champion.bundle.version
-    found = dataclasses.replace(found, versions=versions, champion=number)
+    warning = chance.warning(_report(folder))
+    found = dataclasses.replace(found, versions=versions, champion=number, warning=warning)
     write_atomically(folder / GATE, (json.dumps(dataclasses.asdict(found), indent=2) + "\n").encode())
     return found
+
+
+def _report(folder: Path) -> dict[str, Any]:
+    """What the run's evaluation found; empty for a run that was made without one."""
+    path = folder / REPORT
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return report
 
 
 def obstacle(challenger: Contender, champion: Contender | None, *, name: str, recipe: Recipe) -> GateResult | None:

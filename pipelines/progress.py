@@ -95,5 +95,5 @@ class ProgressBars:
 
     def _say(self, line: str) -> None:
         """A line where there are no bars."""
-        self.console.print(line.rstrip())
+        self.console.print(line.rstrip(), markup=False)  # a label may look like markup
         self._said = time.monotonic()

@@ -151,7 +151,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             parameters=61_706,
             smallest=12,
             options={"pooling": "average", "hidden": "relu"},
-            habits=Habits(epochs=18, batch_size=64, learning_rate=4e-3, augment="affine"),
+            habits=Habits(epochs=18, batch_size=64, learning_rate=8e-3, augment="affine"),
         ),
         Architecture(
             name="autoencoder",

@@ -46,6 +46,18 @@ def test_the_first_version_has_nobody_to_beat(place):
     assert json.loads((folder / GATE).read_text())["passed"] is True
 
 
+def test_a_first_version_that_learned_nothing_passes_with_a_warning(place):
+    """Nobody set a floor, so it is published; that it always gives one answer is said, and kept in `gate.json`."""
+    folder = place.run(*bad())
+    for matrix, words in (([[45, 0], [0, 45]], None), ([[45, 0], [45, 0]], "always answering 'top' gets 45")):
+        report = {"confusion": {"labels": ["top", "bottom"], "matrix": matrix}}
+        (folder / "report.json").write_text(json.dumps(report))
+        found = place.judge(folder)
+        assert found.passed
+        assert (found.warning is None) is (words is None)
+        assert words is None or words in json.loads((folder / GATE).read_text())["warning"]
+
+
 def test_a_copy_of_the_champion_passes_and_a_worse_model_does_not(place):
     """As good as the champion is good enough; worse on the same images is refused, with the numbers in words."""
     place.publish(place.run(*good()))
