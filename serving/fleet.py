@@ -25,6 +25,7 @@ from serving.lines import Line, answer
 from serving.server import addresses, tls_of, warn_if_open
 from serving.telemetry import Counts, Statistics, Telemetry
 from serving.transport.face import Options, cannot_listen, listen_address
+from serving.vitals import Vitals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +83,7 @@ class Fleet:
         self._http = HttpPort(
             host=settings.host,
             port=settings.http_port,
-            metrics=lambda: self._total().exposition(),
+            metrics=lambda: self._total().exposition() + Vitals(self.processes).exposition(),
             ready=self._ready,
             tokens=None if settings.tokens is None else Tokens(settings.tokens),
             tls=None if settings.http_plain else tls,

@@ -32,6 +32,7 @@ from serving.telemetry import Telemetry
 from serving.tls import Tls
 from serving.transport import choose
 from serving.transport.face import Options
+from serving.vitals import Vitals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,7 +115,7 @@ class Server:
         self._http = HttpPort(
             host=settings.host,
             port=settings.http_port,
-            metrics=self.telemetry.exposition,
+            metrics=lambda: self.telemetry.exposition() + Vitals().exposition(),
             ready=lambda: self.registry.ready() and not self._draining.is_set(),
             tokens=tokens,
             tls=None if settings.http_plain else tls,
