@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.process import BaseProcess
 
+    from serving.mirror import Mirror
     from serving.settings import ServeSettings
 
 log = logs.logger("fleet")
@@ -59,14 +60,22 @@ class Fleet:
 
     Args:
         settings: all that may be chosen.
+        mirror: what keeps the repository's folder as a bucket is; None: the folder is the repository.
         asked_to_stop: whether somebody did, whom a start that takes long is not to keep waiting.
     """
 
     # Mutable, under `_lock`: `_workers`, `_unloaded`, `_gone` (what workers that ended had counted). `_socket` holds
     # the port while workers come and go; the keeper's thread alone replaces workers.
 
-    def __init__(self, settings: ServeSettings, *, asked_to_stop: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        settings: ServeSettings,
+        *,
+        mirror: Mirror | None = None,
+        asked_to_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._settings = settings
+        self._mirror = mirror
         self._asked_to_stop = asked_to_stop
         self._lock = threading.Lock()
         self._workers: list[Worker] = []
@@ -83,7 +92,11 @@ class Fleet:
         self._http = HttpPort(
             host=settings.host,
             port=settings.http_port,
-            metrics=lambda: self._total().exposition() + Vitals(self.processes).exposition(),
+            metrics=lambda: (
+                self._total().exposition()
+                + Vitals(self.processes).exposition()
+                + (b"" if mirror is None else mirror.exposition())
+            ),
             ready=self._ready,
             tokens=None if settings.tokens is None else Tokens(settings.tokens),
             tls=None if settings.http_plain else tls,
@@ -115,12 +128,16 @@ class Fleet:
         """Start the workers; returns as soon as all take calls, or it is asked to stop.
 
         Raises:
-            BadRepository: there is no such folder.
+            BadRepository: there is no such folder, or bucket.
             BadSetting: a port can't be bound, or whatever else a worker refuses.
         """
         warn_if_open(self._settings)
         self._http.start()
         self._socket, self._port = _reserve(self._settings)
+        if self._mirror is not None:
+            self._mirror.start(asked_to_stop=self._asked_to_stop)
+            if self._asked_to_stop():
+                return
         started = [self._hire() for _ in range(self._settings.workers)]
         with self._lock:
             self._workers = started
@@ -139,6 +156,8 @@ class Fleet:
         if self._stopping.is_set():
             return
         self._stopping.set()
+        if self._mirror is not None:
+            self._mirror.stop()
         if self._keeper.ident is not None:
             self._keeper.join()
         with self._lock:

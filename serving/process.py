@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from serving import logs
 from serving.fleet import Fleet
+from serving.mirror import Mirror
 from serving.server import Server, spare_the_collector
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def run(settings: ServeSettings, *, say: Callable[[str], None]) -> int:
     one = Server if settings.workers == 1 else Fleet
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with one(settings, asked_to_stop=stop.is_set) as server:
+        with one(settings, mirror=_mirror(settings), asked_to_stop=stop.is_set) as server:
             if not stop.is_set():
                 spare_the_collector()
             if not stop.is_set():
@@ -46,3 +47,10 @@ def run(settings: ServeSettings, *, say: Callable[[str], None]) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     return 130 if asked[0] == signal.SIGINT else 0
+
+
+def _mirror(settings: ServeSettings) -> Mirror | None:
+    """What keeps the models' folder as a bucket is, where they come from one."""
+    if settings.models_url is None:
+        return None
+    return Mirror(settings.models_url, settings.models, poll_seconds=settings.poll_seconds)

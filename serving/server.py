@@ -13,12 +13,14 @@ import logging
 import os
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
 from serving import loading, logs, tracer
 from serving.authorization import Tokens, guarded
 from serving.decoder import Decoder
+from serving.errors import BadRepository, Draining
 from serving.http import HttpPort
 from serving.inference import InferenceService
 from serving.interceptors import Desk
@@ -37,6 +39,7 @@ from serving.vitals import Vitals
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from serving.mirror import Mirror
     from serving.repository import Version
     from serving.settings import ServeSettings
     from serving.shared import Shared
@@ -54,6 +57,7 @@ class Server:
         settings: all that may be chosen.
         load: version folder, and how it is served -> model; None: `serving.loading.load`.
         shared: its place, where it is one worker of several; the HTTP port is another's then.
+        mirror: what keeps the repository's folder as a bucket is; None: the folder is the repository.
         asked_to_stop: whether somebody did, whom a start that takes long is not to keep waiting.
     """
 
@@ -65,9 +69,11 @@ class Server:
         *,
         load: Callable[[Version, Tuning], loading.Loaded] | None = None,
         shared: Shared | None = None,
+        mirror: Mirror | None = None,
         asked_to_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._settings = settings
+        self._mirror = mirror
         self._shared = shared
         self._asked_to_stop = asked_to_stop
         cpus = max(1, available_cpus() // (1 if shared is None else shared.workers))
@@ -83,13 +89,7 @@ class Server:
             poll_seconds=settings.poll_seconds,
             telemetry=self.telemetry,
         )
-        self._decoder = Decoder(
-            threads=cpus,
-            max_image_pixels=settings.max_image_pixels,
-            max_queue_rows=settings.max_queue_rows,
-            max_queue_bytes=settings.max_queue_bytes,
-            telemetry=self.telemetry,
-        )
+        self._decoder = _decoder(settings, cpus, self.telemetry)
         self._inference = InferenceService(
             self.registry,
             self._decoder,
@@ -115,7 +115,7 @@ class Server:
         self._http = HttpPort(
             host=settings.host,
             port=settings.http_port,
-            metrics=lambda: self.telemetry.exposition() + Vitals().exposition(),
+            metrics=self._metrics,
             ready=lambda: self.registry.ready() and not self._draining.is_set(),
             tokens=tokens,
             tls=None if settings.http_plain else tls,
@@ -144,8 +144,8 @@ class Server:
         """Listen, and load what is in the repository; returns as soon as both are done, or it is asked to stop.
 
         Raises:
-            BadRepository: there is no such folder.
-            BadSetting: a port can't be bound.
+            BadRepository: there is no such folder, or bucket.
+            BadSetting: a port can't be bound, or a bucket's folder not be used.
         """
         if self._shared is not None:
             self._start_shared(self._shared)
@@ -154,11 +154,24 @@ class Server:
         self._http.start()
         self._transport.start()
         self._transport.set_health("", serving=False)
+        if self._mirror is not None:
+            self._mirror.start(asked_to_stop=self._asked_to_stop)
+            self._mirror.tell(self._look)
         self.registry.watch(lambda name, ready: self._transport.set_health(name, serving=ready))
         self.registry.start()
         self._begun = True
         if self._is_loaded():
             self._transport.set_health("", serving=True)
+
+    def _metrics(self) -> bytes:
+        """What Prometheus is told."""
+        mirrored = b"" if self._mirror is None else self._mirror.exposition()
+        return self.telemetry.exposition() + Vitals().exposition() + mirrored
+
+    def _look(self) -> None:
+        """See at once what the mirror brought, instead of at the next look."""
+        with suppress(Draining, BadRepository):
+            self.registry.poll()
 
     def _start_shared(self, shared: Shared) -> None:
         """Load first: the others take the calls until this one can, and the port is known to be free."""
@@ -196,6 +209,8 @@ class Server:
         end = time.monotonic() + grace
         level = logging.INFO if self._begun else logging.DEBUG  # why it didn't begin is all that is to be said
         logs.event(log, "draining", level=level, seconds=grace)
+        if self._mirror is not None:
+            self._mirror.stop()
         self._transport.drain_and_stop(grace)
         self.registry.stop(max(0.0, end - time.monotonic()))
         self._decoder.close(max(0.0, end - time.monotonic()))
@@ -230,6 +245,16 @@ def _loader(cpus: int) -> Callable[[Version, Tuning], loading.Loaded]:
         return loading.load(version, threads=max(1, cpus // tuning.executors), max_batch_rows=rows)
 
     return load
+
+
+def _decoder(settings: ServeSettings, cpus: int, telemetry: Telemetry) -> Decoder:
+    return Decoder(
+        threads=cpus,
+        max_image_pixels=settings.max_image_pixels,
+        max_queue_rows=settings.max_queue_rows,
+        max_queue_bytes=settings.max_queue_bytes,
+        telemetry=telemetry,
+    )
 
 
 def _limits(settings: ServeSettings) -> BatchLimits:

@@ -8,11 +8,13 @@ field of `ServeSettings`: its flag, its environment variable, the text of `--hel
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from serving.errors import BadSetting
+from serving.urls import is_url, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +53,13 @@ class ServeSettings:
     """Everything that an operator may choose about the server, each within its bounds."""
 
     models: Path = _setting(  # noqa: RUF009 - a field, as below; MODELS is immutable
-        MODELS, About("The model repository: a folder of <name>/<version>/ folders.")
+        MODELS,
+        About(
+            "The model repository: a folder of <name>/<version>/ folders, or a URL of one, such as s3://bucket/models."
+        ),
+    )
+    cache: Path | None = _setting(  # noqa: RUF009 - a field
+        None, About("The folder that a repository at a URL is mirrored into; none: one below XDG_CACHE_HOME.")
     )
     host: str = _setting("127.0.0.1", About("The address to listen on; 0.0.0.0 is every interface."))
     port: int = _setting(8001, About("The gRPC port; 0 is any free one.", "port", 0, 65535))
@@ -123,9 +131,13 @@ class ServeSettings:
         1, About("Of the calls that went well one in so many is logged; failures always.", "calls", 1, 10**9)
     )
 
+    models_url: str | None = None  # no setting: what `models` is a mirror of
+
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            _check(field.name, getattr(self, field.name))
+        for name in _fields():
+            _check(name, getattr(self, name))
+        if self.cache is not None and self.models_url is None:
+            raise BadSetting("--cache goes with a --models that is a URL; a folder is read where it is.")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise BadSetting("--tls-certificate and --tls-key go together: give both, or neither for plain text.")
         if self.tls_client_ca is not None and self.tls_certificate is None:
@@ -167,15 +179,27 @@ def read(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Ser
         text = flags.get(name)
         if text is None:
             text = environment.get(variable(name)) or None
-        if text is not None:
+        if text is not None and name == "models" and is_url(text):
+            chosen["models_url"] = text
+        elif text is not None:
             chosen[name] = _parse(name, text, default=field.default)
+    if "models_url" in chosen:
+        chosen["models"] = chosen.get("cache") or _usual_cache(chosen["models_url"], environment)
     if "models" not in chosen and environment.get("CALOTYPE_WORKSPACE"):
         chosen["models"] = Path(environment["CALOTYPE_WORKSPACE"]) / "models"
     return ServeSettings(**chosen)
 
 
+def _usual_cache(url: str, environment: Mapping[str, str]) -> Path:
+    """The folder of a bucket below the user's caches; the same bucket has the same, whoever asks for it."""
+    caches = environment.get("XDG_CACHE_HOME") or (f"{home}/.cache" if (home := environment.get("HOME")) else None)
+    if caches is None:
+        raise BadSetting("--models is a URL, and neither HOME nor XDG_CACHE_HOME is set: give --cache DIR.")
+    return Path(caches) / "calotype" / hashlib.sha256(without_secrets(url).encode()).hexdigest()[:16]
+
+
 def _fields() -> dict[str, dataclasses.Field[Any]]:
-    return {field.name: field for field in dataclasses.fields(ServeSettings)}
+    return {field.name: field for field in dataclasses.fields(ServeSettings) if "about" in field.metadata}
 
 
 def _parse(name: str, text: str, *, default: Any) -> Any:
