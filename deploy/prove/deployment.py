@@ -65,7 +65,7 @@ class Proof:
         stack, report = self._stack, self._report
         report.title("The deployment starts; PostgreSQL comes last, and late")
         stack.start("trainer", "prefect", "serving")
-        took = wait("a ready server", lambda: stack.ready(), START_SECONDS)
+        took = wait("a ready server", stack.ready, START_SECONDS)
         report.check("the server is ready with an empty repository", f"after {took:.0f} s", good=True)
         stack.prepare_drops((HERE / "digits.py").read_text(encoding="utf-8"))
         early = self._prefect.ready()

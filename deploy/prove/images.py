@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ IMAGES = ("serving", "pipelines")
 BUILD_SECONDS = 900.0
 PUBLIC_BASE_MB = 130
 SERVING_LIMIT_MB = 400
+SIZE = re.compile(r"([0-9.]+) ?(B|kB|MB|GB)\b")
+UNITS_MB = {"B": 1e-6, "kB": 1e-3, "MB": 1.0, "GB": 1e3}
 HEAVY = ("tensorflow", "keras", "prefect")
 LOOK = f"""
 import importlib.util, json, os, subprocess, sys
@@ -65,6 +68,7 @@ def look(engine: Engine, report: Report) -> None:
 
 def own_layers_mb(engine: Engine, image: str) -> int:
     """What an image adds to its base, in MB: the layers from the one that makes our user upwards."""
-    lines = engine.do("history", "--human=false", "--no-trunc", "--format={{.Size}} {{.CreatedBy}}", image).splitlines()
+    lines = engine.do("history", "--no-trunc", "--format={{.Size}}\t{{.CreatedBy}}", image).splitlines()
     first = next(place for place, line in enumerate(lines) if "groupadd" in line)
-    return round(sum(float(line.split()[0]) for line in lines[: first + 1]) / 1e6)
+    sizes = [SIZE.match(line) for line in lines[: first + 1]]
+    return round(sum(float(size[1]) * UNITS_MB[size[2]] for size in sizes if size is not None))
