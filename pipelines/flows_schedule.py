@@ -75,7 +75,7 @@ def check(timetable: Timetable) -> None:
 class Board:
     """The schedule of one model on Prefect's server.
 
-    Mutable state: the deployment's id, None until `post` and after the server forgot it.
+    Mutable state: the deployment's id, None until `post`; and the client, None until it is needed and after trouble.
 
     Args:
         timetable: when it fires, and with what.
@@ -84,8 +84,16 @@ class Board:
     def __init__(self, timetable: Timetable) -> None:
         self._timetable = timetable
         self._id: UUID | None = None
+        self._client: SyncPrefectClient | None = None
+        self._open = contextlib.ExitStack()
         place = hashlib.sha256(str(timetable.workspace).encode()).hexdigest()[:6]
         self.name = f"{timetable.model}-{place}"
+
+    def close(self) -> None:
+        """Let go of the connection; the next call makes another."""
+        self._client = None
+        with contextlib.suppress(*TROUBLE):
+            self._open.close()
 
     @property
     def deployment(self) -> str | None:
@@ -98,7 +106,7 @@ class Board:
         Returns:
             Whether it is the first.
         """
-        with _asking() as client:
+        with self._asking() as client:
             known = None
             with contextlib.suppress(exceptions.ObjectNotFound):
                 known = client.read_deployment_by_name(f"{pipeline_flow.name}/{self.name}")
@@ -135,7 +143,7 @@ class Board:
         Raises:
             Unreachable: no answer.
         """
-        with _asking() as client:
+        with self._asking() as client:
             try:
                 client.read_deployment(self._known())
             except exceptions.ObjectNotFound:  # the server lost its database: it would answer with nothing, for ever
@@ -146,18 +154,18 @@ class Board:
 
     def add(self, now: datetime) -> Due:
         """A firing that no schedule made, due now."""
-        with _asking() as client:
+        with self._asking() as client:
             return Due(str(client.create_flow_run_from_deployment(self._known()).id), now)
 
     def begin(self, due: Due) -> bool:
         """Tell that a firing is being worked on; False: somebody cancelled it meanwhile."""
-        with _asking() as client:
+        with self._asking() as client:
             answer: Any = client.set_flow_run_state(UUID(due.id), states.Pending())
             return answer.state is None or answer.state.type is not StateType.CANCELLED
 
     def cancelled(self, due: Due) -> bool:
         """Whether somebody asked for the end of a firing that is under way."""
-        with _asking() as client:
+        with self._asking() as client:
             state = client.read_flow_run(UUID(due.id)).state
             return state is not None and state.type in {StateType.CANCELLING, StateType.CANCELLED}
 
@@ -183,7 +191,7 @@ class Board:
 
     def left_behind(self) -> list[Due]:
         """Firings that an earlier process of this schedule was working on when it died."""
-        with _asking() as client:
+        with self._asking() as client:
             runs = client.read_flow_runs(
                 deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[self._known()])),
                 flow_run_filter=FlowRunFilter(
@@ -194,13 +202,33 @@ class Board:
             )
             return [Due(str(run.id), run.expected_start_time or datetime.now(UTC)) for run in runs]
 
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[SyncPrefectClient]:
+        """The one client, as long as it works: each new one costs 30 ms and memory that is slow to come back."""
+        try:
+            if self._client is None:
+                self._client = self._open.enter_context(get_client(sync_client=True))
+            yield self._client
+        except exceptions.PrefectHTTPStatusError as error:
+            self.close()
+            status = error.response.status_code
+            if status in MISUNDERSTOOD:
+                raise PipelineError(
+                    f"Prefect's server refused what it was asked (status {status}): it may be of another version than "
+                    f"{prefect.__version__}, which is installed here. It said: {error.response.text[:TOLD]}"
+                ) from error
+            raise Unreachable(f"it answered {status} {error.response.reason_phrase}") from error
+        except TROUBLE as error:
+            self.close()
+            raise Unreachable(type(error).__name__) from error
+
     def _known(self) -> UUID:
         if self._id is None:
             raise AssertionError("post comes first")
         return self._id
 
     def _set(self, due: Due, state: State[Any]) -> None:
-        with _asking() as client, contextlib.suppress(exceptions.ObjectNotFound):
+        with self._asking() as client, contextlib.suppress(exceptions.ObjectNotFound):
             client.set_flow_run_state(UUID(due.id), state, force=True)
 
 
@@ -227,20 +255,3 @@ def is_prefects(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-@contextlib.contextmanager
-def _asking() -> Iterator[SyncPrefectClient]:
-    try:
-        with get_client(sync_client=True) as client:
-            yield client
-    except exceptions.PrefectHTTPStatusError as error:
-        status = error.response.status_code
-        if status in MISUNDERSTOOD:
-            raise PipelineError(
-                f"Prefect's server refused what it was asked (status {status}): it may be of another version than "
-                f"{prefect.__version__}, which is installed here. It said: {error.response.text[:TOLD]}"
-            ) from error
-        raise Unreachable(f"it answered {status} {error.response.reason_phrase}") from error
-    except TROUBLE as error:
-        raise Unreachable(type(error).__name__) from error

@@ -189,9 +189,10 @@ class Scheduler:
             if not (result.end == "failed" and result.passing) or not (result.prefect or pauses):
                 return due, result
             seconds = ROUND_SECONDS if result.prefect else pauses.pop(0)
-            self._tell(f"the firing of {_hour(due.at)} came to no end: {result.reason}. Going on in {seconds:g} s.")
+            why = (result.reason or "").rstrip(".")
+            self._tell(f"the firing of {_hour(due.at)} came to no end: {why}. Going on in {seconds:g} s.")
             self._rest(due, seconds)
-            due = self._again(due, result.reason or "")
+            due = self._again(due, why)
 
     def _attempt(self, due: Due) -> Result:
         firing = self._start(due.id)

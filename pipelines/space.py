@@ -129,9 +129,22 @@ def read(path: Path) -> Space:
     Raises:
         BadRecipe: no such file, no TOML, or a parameter in another form.
     """
-    space = _flat(read_recipe(path))
+    return from_table(read_recipe(path), where=str(path))
+
+
+def from_table(table: dict[str, Any], *, where: str) -> Space:
+    """The space that a table says, in the form that `read` describes.
+
+    Args:
+        table: plain values.
+        where: the table comes from, for the sentence.
+
+    Raises:
+        BadRecipe: it is empty, or a parameter in another form.
+    """
+    space = _flat(table)
     if not space:
-        raise BadRecipe(f"The space {path} is empty: it has nothing to search, such as batch_size = [16, 32, 64].")
+        raise BadRecipe(f"The space {where} is empty: it has nothing to search, such as batch_size = [16, 32, 64].")
     return space
 
 

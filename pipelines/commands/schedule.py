@@ -183,11 +183,14 @@ def _keep(
 
     environment = dict(os.environ)
     os.environ |= OWN_CALLS
-    with schedule_environment(place.root / ".prefect" / timetable.model) as server:
+    with (
+        schedule_environment(place.root / ".prefect" / timetable.model) as server,
+        contextlib.ExitStack() as closing,
+    ):
         from pipelines import flows_schedule
 
         flows_schedule.check(timetable)
-        board = flows_schedule.Board(timetable)
+        board = closing.enter_context(contextlib.closing(flows_schedule.Board(timetable)))
         inherited = {name: os.environ[name] for name in os.environ if name not in OWN_CALLS}
         kept = {name: environment[name] for name in OWN_CALLS if name in environment}
         scheduler = Scheduler(
