@@ -96,7 +96,11 @@ class Before:
             if reason is not None and content is None
         }
         stored = (~known.rows["decoded"] | (known.rows["shard"] >= 0)).tolist()
-        return {path: index for index, (path, has) in enumerate(zip(told["path"], stored, strict=True)) if has}, known
+        return {
+            path: index
+            for index, (path, has) in enumerate(zip(self.rows["path"].to_pylist(), stored, strict=True))
+            if has
+        }, known
 
     def _fill_places(self, told: Columns, known: Outcomes) -> None:
         """Where the pixels of each content lie, also for the copies of it."""

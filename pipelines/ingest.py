@@ -21,10 +21,11 @@ from pipelines.journal import channels_of
 from pipelines.ledger import Dataset, Ledger, dataset_held
 from pipelines.manifest import PARTS, PartName
 from pipelines.parting import look, part
-from pipelines.scan import STAGED, TOKEN, Progress, Staged, scan_and_decode, silent
+from pipelines.scan import STAGED, STAGED_SCHEMA, TOKEN, Progress, Staged, scan_and_decode, silent
 from serving.images import ImageSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from pipelines.config import DataRecipe
@@ -132,17 +133,19 @@ def split_and_seal(staged: Staged, *, progress: Progress = silent) -> IngestResu
     with collector_paused(), dataset_held(folder, made=staged.made):
         dataset = Dataset.read(folder)
         if not staged.nothing_new:
-            dataset = _seal(staged, dataset, progress=progress)
+            dataset = _sealed(staged, dataset, progress=progress)
+            draw_sheet(Snapshot.open(dataset.snapshot_path(folder)))
+            dataset.write(folder)
         elif dataset is None or dataset.snapshot != staged.token:
             raise _came_between(folder)
         ledger.sweep(folder, dataset)
     return _result(staged, dataset, seconds={"ingest": staged.seconds, "split": time.perf_counter() - started})
 
 
-def _seal(staged: Staged, dataset: Dataset | None, *, progress: Progress) -> Dataset:
+def _sealed(staged: Staged, dataset: Dataset | None, *, progress: Progress) -> Dataset:
+    """Put the snapshot and the ledger in place; the state that makes them count, still to be written."""
     folder = staged.dataset_dir
-    staged_rows = _read_staged(staged)
-    rows = manifest.columns(staged_rows, JUDGED)
+    rows: Columns = manifest.columns(_read_staged(staged, JUDGED), JUDGED)
     verdict = checks.judge(rows, conflicts=staged.recipe.conflicts)
     book = Ledger.read(folder / dataset.ledger) if dataset else Ledger.empty()
     shelves = [folder / ledger.JOURNAL, *([dataset.snapshot_path(folder) / PIXELS] if dataset else [])]
@@ -166,7 +169,7 @@ def _seal(staged: Staged, dataset: Dataset | None, *, progress: Progress) -> Dat
     arrangement = _arrange(rows, verdict, parts=parts, labels=labels, image=image, staged=staged, shelves=shelves)
     path = seal(
         arrangement,
-        _manifest(staged_rows, verdict, arrangement),
+        _manifest(staged, verdict, arrangement),
         snapshots=folder / ledger.SNAPSHOTS,
         shelves=shelves,
     )
@@ -191,15 +194,13 @@ def _seal(staged: Staged, dataset: Dataset | None, *, progress: Progress) -> Dat
         near_duplicates=parting.near_duplicates,
         overruled=parting.overruled,
     )
-    draw_sheet(Snapshot.open(path))
-    state.write(folder)
     progress("seal", len(parts), len(parts))
     return state
 
 
-def _read_staged(staged: Staged) -> pa.Table:
+def _read_staged(staged: Staged, names: Sequence[str]) -> pa.Table:
     try:
-        rows = manifest.read(staged.dataset_dir / ledger.JOURNAL / STAGED)
+        rows = manifest.read(staged.dataset_dir / ledger.JOURNAL / STAGED, list(names))
     except FileNotFoundError as error:
         raise _came_between(staged.dataset_dir) from error
     if (rows.schema.metadata or {}).get(TOKEN) != staged.token.encode():
@@ -270,8 +271,9 @@ def _rows_in_shards(files: list[str], *, image: ImageSpec, shelves: list[Path]) 
     return {name: size // (side * channels_of(name)) for name, size in sizes.items()}
 
 
-def _manifest(staged_rows: pa.Table, verdict: checks.Verdict, arrangement: Arrangement) -> pa.Table:
+def _manifest(staged: Staged, verdict: checks.Verdict, arrangement: Arrangement) -> pa.Table:
     """The staged rows as the contract has them."""
+    staged_rows = _read_staged(staged, [name for name in manifest.SCHEMA.names if name in STAGED_SCHEMA.names])
     at = np.array([verdict.used[content] for content in arrangement.contents], dtype=np.int64)
     row = np.full(staged_rows.num_rows, -1, dtype=np.int64)
     row[at] = np.arange(len(at))

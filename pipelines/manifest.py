@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 from pipelines.files import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     import numpy.typing as npt
@@ -140,8 +141,24 @@ def _bits(there: npt.NDArray[np.bool_] | None) -> pa.Buffer | None:
 
 
 def columns(rows: pa.Table, names: Iterable[str]) -> dict[str, list[Any]]:
-    """Columns as lists, in which equal words are one object: there may be millions of rows."""
-    return {name: _values(rows[name], shared=name in _FEW_WORDS) for name in names}
+    """Columns as lists, in which equal words are one object, and paths none yet: there may be millions of rows."""
+    return {
+        name: cast("list[Any]", Lazy(rows[name])) if name == "path" else _values(rows[name], shared=name in _FEW_WORDS)
+        for name in names
+    }
+
+
+class Lazy(Sequence[Any]):
+    """A column of which few values are looked at: each becomes a Python object when it is."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self._column = column.combine_chunks()
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._column[index].as_py()
 
 
 def _values(column: pa.ChunkedArray, *, shared: bool) -> list[Any]:
