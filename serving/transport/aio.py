@@ -184,7 +184,7 @@ class AioTransport:
                 desk,
                 context,
                 make_call=lambda: call_of(method, context),
-                window=self._options.max_stream_requests,
+                options=self._options,
             )
             self._streams.add(stream)
             try:

@@ -166,9 +166,7 @@ class CoreTransport:
             UnaryCall(self._unheard, event.call, method, desk, make_call()).begin()
             return
         options = self._options
-        stream = StreamCall(
-            event.call, method, desk, make_call=make_call, window=options.max_stream_requests, left=self._left
-        )
+        stream = StreamCall(event.call, method, desk, make_call=make_call, options=options, left=self._left)
         with self._lock:
             full = len(self._streams) >= options.max_streams
             if not full:

@@ -37,6 +37,9 @@ _CONNECTION_AGE_MS = 2 * 3600_000
 # Calls of one connection at once; more wait in their client. A limit of memory, not of speed.
 _CONNECTION_CALLS = 10_000
 
+# Of one stream's requests and answers that are in the server: whoever reads none of its answers costs no more.
+_STREAM_BYTES = 8 * MEGABYTE
+
 # Messages a little over the limit are read, so that they can be answered by a sentence that names it.
 _MESSAGE_MARGIN_BYTES = 16 * MEGABYTE
 
@@ -51,6 +54,7 @@ class Options:
         max_message_bytes: largest message sent; a little more is taken, and refused by the desk.
         max_streams: streams of requests open at once, over all connections; more are refused.
         max_stream_requests: requests of one stream in work at once; the stream is not read further meanwhile.
+        max_stream_bytes: likewise, of those requests and of answers not sent yet; one message more is possible.
         credentials: TLS; None is plain text.
         shared_port: whether other workers of this server listen on the port too.
     """
@@ -60,6 +64,7 @@ class Options:
     max_message_bytes: int = 64 * MEGABYTE
     max_streams: int = 256
     max_stream_requests: int = 64
+    max_stream_bytes: int = _STREAM_BYTES
     credentials: grpc.ServerCredentials | None = None
     shared_port: bool = False
 

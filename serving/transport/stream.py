@@ -16,28 +16,35 @@ if TYPE_CHECKING:
 
     from serving.calls import Call, Method
     from serving.interceptors import Desk
+    from serving.transport.face import Options
 
 
 class Stream:
     """Reads, starts and answers; whoever reads its answers slowly is not read from meanwhile.
 
     Mutable, on the event loop only: `_pending` (started, not done), `_outbox` (done, not written),
-    `_window` (room for more of either), `_reading`, `_drained`.
+    `_window` (room for more of either), `_held` (the bytes of both), `_light` (they are few), `_reading`, `_drained`.
 
     Args:
         method: of the service; its `refuse` is set.
         desk: where requests are signed out.
         context: of grpc.aio.
         make_call: a new call for each request.
-        window: requests read and not yet answered.
+        options: how much of the stream may be in the server.
     """
 
-    def __init__(self, method: Method, desk: Desk, context: Any, *, make_call: Callable[[], Call], window: int) -> None:
+    def __init__(
+        self, method: Method, desk: Desk, context: Any, *, make_call: Callable[[], Call], options: Options
+    ) -> None:
         self._method = method
         self._desk = desk
         self._context = context
         self._make_call = make_call
-        self._window = asyncio.Semaphore(window)
+        self._window = asyncio.Semaphore(options.max_stream_requests)
+        self._most = options.max_stream_bytes
+        self._held = 0
+        self._light = asyncio.Event()
+        self._light.set()
         self._pending: set[asyncio.Future[Any]] = set()
         self._outbox: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._reading: asyncio.Task[None] | None = None
@@ -50,6 +57,7 @@ class Stream:
         try:
             while (message := await self._outbox.get()) is not None:
                 await self._context.write(message)
+                self._hold(-len(message))
                 self._window.release()
         finally:
             self._reading.cancel()
@@ -68,10 +76,20 @@ class Stream:
     async def _read(self) -> None:
         while True:
             await self._window.acquire()
+            await self._light.wait()
             data = await self._context.read()
             if data is grpc.aio.EOF:
                 return
+            self._hold(len(data))
             self._accept(data)
+
+    def _hold(self, more_bytes: int) -> None:
+        self._held += more_bytes
+        (self._light.set if self._held < self._most else self._light.clear)()
+
+    def _put(self, message: bytes) -> None:
+        self._hold(len(message))
+        self._outbox.put_nowait(message)
 
     def _read_all(self, reading: asyncio.Task[None]) -> None:
         if not reading.cancelled():
@@ -85,13 +103,15 @@ class Stream:
             request = self._desk.read(self._method, data, call)
             future = asyncio.wrap_future(self._method.start(request, call))
         except Exception as error:  # noqa: BLE001 the one table knows what each means
+            self._hold(-len(data))
             self._refuse(request, call, error)
             return
         self._pending.add(future)
-        future.add_done_callback(partial(self._done, request, call))
+        future.add_done_callback(partial(self._done, request, call, len(data)))
 
-    def _done(self, request: Any, call: Call, future: asyncio.Future[Any]) -> None:
+    def _done(self, request: Any, call: Call, size_bytes: int, future: asyncio.Future[Any]) -> None:
         self._pending.discard(future)
+        self._hold(-size_bytes)
         if future.cancelled():
             self._desk.finished(call, hung_up(call))
         else:
@@ -100,14 +120,14 @@ class Stream:
             except Exception as error:  # noqa: BLE001 as above
                 self._refuse(request, call, error)
             else:
-                self._outbox.put_nowait(message)
+                self._put(message)
                 self._desk.finished(call, OK)
         self._end_if_done()
 
     def _refuse(self, request: Any, call: Call, error: BaseException) -> None:
         status = self._desk.explain(error, call)
         assert self._method.refuse is not None  # noqa: S101 a stream's method has it
-        self._outbox.put_nowait(self._method.refuse(request, status).SerializeToString())
+        self._put(self._method.refuse(request, status).SerializeToString())
         self._desk.finished(call, status)
 
     def _end_if_done(self) -> None:

@@ -31,6 +31,7 @@ from serving.v1 import prediction_pb2 as v1
 from serving.v2 import open_inference_pb2 as v2
 from tests.conformance import models as plain_models
 from tests.serving import fake_models
+from tests.serving.http2_frames import GREETING, HEADERS, MESSAGE, frame
 from tests.serving.server_process import Running, running
 
 OURS, OPEN = "calotype.v1.PredictionService", "inference.GRPCInferenceService"
@@ -205,33 +206,14 @@ class Damage:
     def frames(self) -> bytes:
         """What a damaged client writes on its connection: the greeting, and frames of HTTP/2, hurt or made up."""
         dice = self.dice
-        sent = bytearray(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(4, 0, 0, b""))
+        sent = bytearray(GREETING)
         for _ in range(dice.choice((1, 3, 20))):
             kind, flags, stream = dice.randrange(12), dice.randrange(256), dice.choice((0, 1, 2, 3, 2**31 - 1))
             if dice.random() < 0.5:
-                sent += _frame(1, 4, 1, _HEADERS) + _frame(0, 1, 1, self.data(_MESSAGE))
+                sent += frame(1, 4, 1, HEADERS) + frame(0, 1, 1, self.data(MESSAGE))
             else:
-                sent += _frame(kind, flags, stream, dice.randbytes(dice.choice((0, 4, 5, 8, 100))))
+                sent += frame(kind, flags, stream, dice.randbytes(dice.choice((0, 4, 5, 8, 100))))
         return self.data(bytes(sent)) if dice.random() < 0.7 else bytes(sent)
-
-
-# Literal headers of a good call, none of them indexed; a message of two bytes that is none.
-_HEADERS = b"".join(
-    b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
-    for name, value in (
-        (b":method", b"POST"),
-        (b":scheme", b"http"),
-        (b":path", b"/calotype.v1.PredictionService/Classify"),
-        (b":authority", b"a"),
-        (b"te", b"trailers"),
-        (b"content-type", b"application/grpc"),
-    )
-)
-_MESSAGE = b"\0\0\0\0\x02\x0a\0"
-
-
-def _frame(kind: int, flags: int, stream: int, body: bytes) -> bytes:
-    return len(body).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + body
 
 
 def _images() -> list[bytes]:
