@@ -181,6 +181,19 @@ class Board:
             state = states.Completed(name=LABELS[result.end], message=message)
         self._set(due, state)
 
+    def planned(self) -> bool:
+        """Whether the server has made runs out of the schedule; a paused one is fine without."""
+        with self._asking() as client:
+            ahead = client.read_flow_runs(
+                deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[self._known()])),
+                sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+                limit=1,
+                flow_run_filter=FlowRunFilter(
+                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+                ),
+            )
+            return bool(ahead) or client.read_deployment(self._known()).paused
+
     def put_back(self, due: Due, why: str) -> None:
         """Make a firing due again."""
         self._set(due, states.Scheduled(message=why))

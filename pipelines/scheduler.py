@@ -25,7 +25,9 @@ T = TypeVar("T")
 
 ROUND_SECONDS = 2.0
 AGAIN_SECONDS = (5.0, 30.0)
+SOON_SECONDS = 30.0
 LATER_SECONDS = 600.0
+PLANNED_SECONDS = 150.0
 LOOK_SHARE = 0.1
 MOST_AT_ONCE = 200
 
@@ -50,6 +52,9 @@ class Board(Protocol):
 
     def end(self, due: Due, result: Result) -> None:
         """Write down how it ended."""
+
+    def planned(self) -> bool:
+        """Whether runs of the schedule lie ahead, or it is paused."""
 
     def put_back(self, due: Due, why: str) -> None:
         """Make it due again."""
@@ -124,6 +129,7 @@ class Scheduler:
         self._away_since: float | None = None
         self._next_look = 0.0
         self._waits_for: str | None = None
+        self._planned_by: float | None = None
 
     def begin(self, *, interrupted: Sequence[str]) -> None:
         """Put the schedule up, and make up for what an earlier process left undone.
@@ -132,6 +138,7 @@ class Scheduler:
             interrupted: ids of runs that it died in.
         """
         first = self._insist(self._board.post)
+        self._planned_by = None if self._timetable.on_new_data else self._clock() + PLANNED_SECONDS
         for due in self._insist(self._board.left_behind):
             self._insist(partial(self._board.crashed, due, "the process that kept the schedule died"))
             interrupted = [*interrupted, *([] if interrupted else [f"of {_hour(due.at)}"])]
@@ -144,6 +151,7 @@ class Scheduler:
         """Look once, and do what is due; returns when that is done."""
         self._keep_going()
         self._pay()
+        self._see_plans()
         due = self._ask(lambda: self._board.due(datetime.now(UTC))) or []
         while len(due) >= MOST_AT_ONCE:
             self._skip_missed(due[:-1])
@@ -176,9 +184,9 @@ class Scheduler:
             due, result = self._try(due)
         finally:
             self._meter.stopped()
-        if result.end == "failed" and result.passing:
+        if result.passing:
             self._watcher.forget()
-            self._next_look = self._clock() + LATER_SECONDS
+            self._next_look = self._clock() + (LATER_SECONDS if result.end == "failed" else SOON_SECONDS)
         self._conclude(due, result)
 
     def _try(self, due: Due) -> tuple[Due, Result]:
@@ -325,6 +333,18 @@ class Scheduler:
                 return done[0]
             self._keep_going()
             self._pause(ROUND_SECONDS)
+
+    def _see_plans(self) -> None:
+        """Say so, once, when the server makes no runs out of the schedule: then it would never fire."""
+        if self._planned_by is None or self._clock() < self._planned_by:
+            return
+        planned = self._ask(self._board.planned)
+        if planned is False:
+            self._tell(
+                "Prefect's server has made no runs out of the schedule, so it will not fire: its scheduler service is "
+                "not running, or fails (its log says why; SQLAlchemy 2.1 with Prefect 3.8 does that)"
+            )
+        self._planned_by = None if planned is not None else self._planned_by
 
     def _pay(self) -> None:
         """Tell the server how firings ended, as far as it is there."""

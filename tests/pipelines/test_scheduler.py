@@ -27,6 +27,7 @@ class FakeBoard:
     left: list[Due] = field(default_factory=list)
     log: list[tuple[str, str]] = field(default_factory=list)
     cancelled_ids: set[str] = field(default_factory=set)
+    plans: bool = True
 
     def _answer(self):
         if self.away:
@@ -61,6 +62,10 @@ class FakeBoard:
         self._answer()
         self._remove(due)
         self.log.append((result.end, due.id))
+
+    def planned(self):
+        self._answer()
+        return self.plans
 
     def put_back(self, due, why):
         self._answer()
@@ -272,6 +277,26 @@ def test_new_data_that_came_to_nothing_is_tried_again_later():
     world.now += 11.0
     world.scheduler.round()
     assert [end for _, end in world.ends] == ["failed", "published"]
+
+
+def test_new_data_that_met_another_run_is_taken_soon():
+    """Somebody runs the model by hand: the firing is skipped with a line, and comes again within a minute."""
+    world = World(Result(end="skipped", reason="another run", passing=True), PUBLISHED, every=None)
+    for _ in range(8):
+        world.now += 11.0
+        world.scheduler.round()
+    assert [end for _, end in world.ends] == ["skipped", "published"]
+
+
+@pytest.mark.parametrize(("plans", "lines"), [(False, 1), (True, 0)])
+def test_a_server_that_makes_no_runs_is_told_of(plans, lines):
+    """Its scheduler service is dead: without a word nobody would ever know why nothing fires."""
+    world = World(board=FakeBoard(first=False, plans=plans))
+    world.scheduler.begin(interrupted=[])
+    for _ in range(200):
+        world.now += 2.0
+        world.scheduler.round()
+    assert sum("made no runs" in line for line in world.said) == lines
 
 
 def test_stopping_ends_the_process_and_leaves_the_firing_due():
