@@ -10,6 +10,7 @@ peak memory of all processes at two sizes.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import multiprocessing
 import os
@@ -194,6 +195,8 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true", help="peak memory at a tenth of --files and at --files")
     parser.add_argument("--only-ingest", nargs=2, type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # what is measured is told, whatever comes after
     if arguments.only_ingest:
         source, home = arguments.only_ingest
         ingest(str(source), home, DataRecipe())
