@@ -76,6 +76,8 @@ class Proof:
         for service in ("postgres", "prefect", "trainer", "serving"):
             took = wait(f"a healthy {service}", partial(stack.healthy, service), START_SECONDS)
             report.check(f"{service} is healthy by its own check", f"after {took:.0f} s more", good=True)
+        took = wait("the schedule in Prefect", self._prefect.scheduled, START_SECONDS)
+        report.check("the trainer's schedule is in Prefect", f"after {took:.0f} s more", good=True)
         for service in ("prefect", "trainer", "serving"):
             user = stack.execute(service, "id", "-u").strip()
             writes = stack.execute(

@@ -33,6 +33,13 @@ class Prefect:
         """All flow runs but those still to come: id -> name of the state."""
         return {run["id"]: run["state_name"] for run in self._runs() if run["state_type"] != "SCHEDULED"}
 
+    def scheduled(self) -> bool:
+        """Whether somebody put a schedule up; False when nobody answers."""
+        try:
+            return bool(self._ask("deployments/filter", {}))
+        except OSError:
+            return False
+
     def under_way(self) -> bool:
         """Whether a run is being worked on; False when nobody answers."""
         try:
