@@ -181,7 +181,7 @@ def test_who_reads_its_answers_slowly_is_not_read_from(server):
             last = taken[0]
             done.wait(1.0)
             most = max(most, server.resident_mib)
-        assert taken[0] < 1200, "all was taken, so nobody waited for the reader"
+        assert taken[0] < 200, f"{taken[0]} requests were taken"
         assert most - before < 512
         # Whoever reads after all has its answers.
         assert next(streams[0]).infer_response.model_name == "same"
