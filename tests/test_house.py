@@ -17,7 +17,7 @@ OURS = sorted(
     if "_pb2" not in path.name and path.stat().st_size
 )
 
-FLOWS = ("flows", "flows_ingest", "flows_runtime", "flows_tune", "prefect_server")
+FLOWS = ("flows", "flows_deployed", "flows_ingest", "flows_runtime", "flows_schedule", "flows_tune", "prefect_server")
 
 IMPORT_ALL = """
 import importlib, pkgutil, sys

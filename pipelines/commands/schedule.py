@@ -99,17 +99,12 @@ def command(  # noqa: PLR0913 - one for each option
     cron: str | None,
     every_seconds: float | None,
     on_new_data: bool,
-    timezone: str,
     poll_seconds: float,
     settle_seconds: float,
     webhook: str | None,
     metrics_port: int | None,
     metrics_host: str,
-    dataset: str | None,
     workspace: Path,
-    force: bool,
-    runner: Runner,
-    runner_address: str | None,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -120,19 +115,49 @@ def command(  # noqa: PLR0913 - one for each option
     same command goes on. With --json each firing's end is one line of JSON on stdout.
     """
     from pipelines import webhook as hook
-    from pipelines.commands import session
     from pipelines.errors import UsageError
     from pipelines.model_lock import schedule_turn
-    from pipelines.timetable import Timetable
 
     if sum((cron is not None, every_seconds is not None, on_new_data)) != 1:
         raise UsageError("A schedule takes one of --cron EXPR, --every SECONDS and --on-new-data.")
     if webhook is not None:
         hook.check(webhook)
+    place = options.workspace_of(workspace)
+    timetable = _timetable(source, model, place, cron=cron, every_seconds=every_seconds, **given)
+    _look_once(timetable)
+    signal.signal(signal.SIGTERM, _stop)
+    with (
+        schedule_turn(place, model, patience_seconds=PATIENCE_SECONDS),
+        _telling(timetable, webhook=webhook, as_json=as_json, host=metrics_host, port=metrics_port) as (meter, ended),
+    ):
+        _keep(timetable, place, meter, ended, poll_seconds=poll_seconds, settle_seconds=settle_seconds)
+
+
+def _timetable(  # noqa: PLR0913 - one for each option
+    source: str,
+    model: str,
+    place: Workspace,
+    *,
+    dataset: str | None,
+    force: bool,
+    runner: Runner,
+    runner_address: str | None,
+    cron: str | None,
+    every_seconds: float | None,
+    timezone: str,
+    **given: Any,
+) -> Timetable:
+    """What the options ask for, the flow's parameters in it as plain values.
+
+    Raises:
+        UsageError: they make no recipe, or a name is none.
+    """
+    from pipelines.commands import session
+    from pipelines.timetable import Timetable
+
     recipe = options.make_recipe(**given)
     session.check_request(recipe=recipe, model=model)
-    place = options.workspace_of(workspace)
-    timetable = Timetable(
+    return Timetable(
         model=model,
         source=_absolute(source),
         workspace=place.root,
@@ -151,16 +176,6 @@ def command(  # noqa: PLR0913 - one for each option
             "when_busy": "refuse",
         },
     )
-    _look_once(timetable)
-    signal.signal(signal.SIGTERM, _stop)
-    with (
-        schedule_turn(place, model, patience_seconds=PATIENCE_SECONDS),
-        _telling(timetable, webhook=webhook, as_json=as_json, host=metrics_host, port=metrics_port) as (
-            meter,
-            concluded,
-        ),
-    ):
-        _keep(timetable, place, meter, concluded, poll_seconds=poll_seconds, settle_seconds=settle_seconds)
 
 
 PATIENCE_SECONDS = 10.0  # for an earlier process of this schedule that is being stopped

@@ -1,0 +1,82 @@
+"""`calotype schedule` as a user runs it: a process that is killed, waits, goes on, and publishes each version once."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from tests.chaos.actors import Receiver, Schedule, add_digits, kill, until
+
+ON_NEW_DATA = ("--on-new-data", "--settle-seconds", "0.5", "--poll-seconds", "0.2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "one of --cron EXPR, --every SECONDS and --on-new-data"),
+        (("--cron", "0 3 * * *", "--on-new-data"), "one of --cron EXPR"),
+        (("--every", "0"), "--every"),
+        (("--on-new-data", "--webhook", "ftp://host/s3cr3t"), "--webhook takes a URL"),
+        (("--every", "9", "--architecture", "nonsense"), "nonsense"),
+    ],
+)
+def test_what_makes_no_schedule_is_refused_before_anything_starts(calotype, tmp_path, arguments, said):
+    """Exit 2 and a sentence that names the option; no workspace is made, and no secret repeated."""
+    done = calotype("schedule", "inbox", "--name", "m", *arguments)
+    assert done.status == 2
+    assert said in done.err
+    assert "s3cr3t" not in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_schedule_survives_kills_and_publishes_each_version_once(tmp_path):
+    """An absent inbox is waited for; the private server's and the scheduler's kill -9 lose no run and double none.
+
+    The run that was under way is gone on with by the next start; a second scheduler of the model is refused; the
+    webhook hears of every end; SIGTERM ends with status 0, and leaves the schedule able to go on.
+    """
+    with Receiver() as receiver, Schedule(tmp_path, *ON_NEW_DATA, "--webhook", f"{receiver.url}/s3cr3t") as schedule:
+        until(lambda: "nothing in" in schedule.log(), what="the line that it waits")
+        second = Schedule(tmp_path, *ON_NEW_DATA)
+        second.err = tmp_path / "second.log"
+        second.start()
+        add_digits(tmp_path / "inbox", 0, 60)
+        first = schedule.ended(1, "published", "refused", "failed")[0]
+        assert (first["event"], first["version"]) == ("published", 1), schedule.log()
+
+        kill(schedule.child("pipelines.prefect_server"))
+        until(lambda: "starting it again" in schedule.log(), what="the private server's new start")
+        add_digits(tmp_path / "inbox", 60, 100)
+        run = until(lambda: [one["run"] for one in schedule.runs() if one["state"] == "started"], what="a run")[0]
+        schedule.kill()
+        schedule.start()
+        last = schedule.ended(2, "published", "refused", "failed")[1]
+        assert last["run"] == run
+        assert f"run {run} was interrupted" in schedule.log()
+        assert second.process.wait(60) == 1
+        assert "keeps the schedule of digits" in second.err.read_text()
+        assert schedule.log().count("nothing in") == 1
+        assert schedule.stop() == 0
+
+    assert {one["state"] for one in schedule.runs()} <= {"published", "refused"}
+    assert len(schedule.runs()) == 2
+    published = [event["version"] for event in schedule.events("published")]
+    assert published == sorted(int(path.parent.name) for path in schedule.models.glob("*/checksums"))
+    assert [message["event"] for _, message in receiver.got] == [event["event"] for event in schedule.events()]
+    assert "s3cr3t" not in schedule.log()
+    assert "Traceback" not in schedule.log()
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_schedule_with_130(tmp_path):
+    """Also while Prefect's server is not there yet, which is waited for."""
+    schedule = Schedule(tmp_path, "--every", "60", PREFECT_API_URL="http://127.0.0.1:9/api")
+    with schedule:
+        until(lambda: "doesn't answer" in schedule.log(), what="the line that it waits")
+        schedule.process.send_signal(signal.SIGINT)
+        assert schedule.process.wait(30) == 130
+    assert not schedule.events()
+    assert json.loads((tmp_path / "ws" / ".locks" / "digits.schedule").read_text())["process"] == schedule.process.pid
