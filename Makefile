@@ -12,7 +12,7 @@ CLIENTS := .venv-clients/.ready
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check fast slow test format lock protos clean
+.PHONY: help demo check fast slow test format lock protos clean containers env
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | column -t -s '|'
@@ -38,6 +38,15 @@ format: $(DEV) ## put the code in its form
 protos: $(DEV) ## generate serving/v1 and serving/v2 from protos/
 	@$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --pyi_out=. --grpc_python_out=. \
 		$$(cd protos && find . -name '*.proto' | sed 's|^\./||' | sort)
+
+containers: ## build the images, start the deployment, hit it, and take it down; needs Docker or Podman with compose
+	@bash -c 'source .ci/engine && exec $(PYTHON) deploy/prove'
+
+env: ## .env with passwords for docker-compose.yml, at random, and the inbox for images; leaves what is there
+	@mkdir -p inbox
+	@test -e .env || { umask 077 && while read -r line; do case $$line in \
+		*PASSWORD=) echo "$$line$$(head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n')" ;; *) echo "$$line" ;; esac; \
+		done <.env.example >.env; }
 
 clients: $(CLIENTS) ## the environment of other people's clients, which the wire tests use
 
