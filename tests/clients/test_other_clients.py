@@ -16,11 +16,14 @@ import numpy as np
 import pytest
 
 from serving.client import Client
+from tests.conformance import models as conformance_models
 from tests.serving.fake_models import LABELS, classifier, expected_probabilities, pixels
 from tests.serving.fake_registry import served, two_models
+from tests.serving.server_process import running
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(__file__).with_name("triton_program.py")
+EXAMPLES = Path(__file__).with_name("triton_examples.py")
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +102,14 @@ def test_tritonclient_takes_this_server_for_one_of_its_own(tools, address, tmp_p
     assert "Request for unknown model" in done["unknown"]
     assert done["max_batch_size"] == 64
     assert done["index"] == ["digits", "digits-ae", "plain"]
+
+
+@pytest.mark.slow
+def test_what_tritons_own_examples_do_works(tools, form, tmp_path):
+    """Their models, calls and checks, and the sentences that they look for in a refusal."""
+    conformance_models.write(tmp_path / "models")
+    with running(tmp_path / "models", tmp_path / "log", "--transport", form) as server:
+        said = json.loads(run(tools / "python", EXAMPLES, server.address))
+    contents = "contents field must not be specified when using raw_input_contents for 'INPUT0' for model 'simple'"
+    assert contents in said["mixed"]
+    assert "failed to get model version from specified version string 'wrong_specification'" in said["version"]
