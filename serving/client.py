@@ -244,9 +244,16 @@ class _Flight:
     deadline: float
 
 
-def channel_arguments(options: Options) -> list[tuple[str, int]]:
-    """What a channel is told; gRPC's own retries are off, because this client has its own."""
+def channel_arguments(options: Options) -> list[tuple[str, int | str]]:
+    """What a channel is told; gRPC's own retries are off, because this client has its own.
+
+    Where a name means several servers (a headless service in Kubernetes), calls go round all that answer. One that
+    restarts is found again within seconds; gRPC by itself waits up to two minutes between two tries.
+    """
     return [
+        ("grpc.lb_policy_name", "round_robin"),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 5_000),
         ("grpc.max_receive_message_length", options.max_message_bytes),
         ("grpc.max_send_message_length", options.max_message_bytes),
         ("grpc.enable_retries", 0),
