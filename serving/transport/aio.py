@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 from google.protobuf.message import DecodeError
 
+from serving import logs
 from serving.calls import Call, Method, Status
-from serving.errors import CalotypeError
+from serving.errors import BadSetting, CalotypeError
 from serving.interceptors import OK, hung_up
 from serving.transport import health
 from serving.transport.builtin import table
@@ -25,10 +28,15 @@ if TYPE_CHECKING:
     from serving.transport.face import Options
 
 
+log = logs.logger("transport")
+
+_LOOK_SECONDS: Final = 0.2
+
+
 class AioTransport:
     """gRPC by `grpc.aio`.
 
-    Mutable: what `start` makes, `_loop`, `_thread`, `_server`, `_port`; on the loop: `_streams`.
+    Mutable: what `start` makes, `_loop`, `_thread`, `_port`, `_keeping`; on the loop: `_server`, `_streams`.
 
     Args:
         methods: what to serve.
@@ -44,6 +52,7 @@ class AioTransport:
         self._thread = threading.Thread(target=self._run, name="grpc-aio", daemon=True)
         self._streams: set[Stream] = set()
         self._server: grpc.aio.Server | None = None
+        self._keeping: asyncio.Task[None] | None = None
         self._port = 0
 
     @property
@@ -78,6 +87,7 @@ class AioTransport:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
+        self._loop.set_exception_handler(_tell)
         self._loop.run_forever()
 
     def _end_loop(self) -> None:
@@ -89,7 +99,32 @@ class AioTransport:
         asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _start(self) -> None:
-        options = self._options
+        self._server = await self._listen(self._options)
+        self._keeping = asyncio.ensure_future(self._keep())
+
+    async def _keep(self) -> None:
+        """Put another server into the place of one that broke.
+
+        A path that is not UTF-8 is enough for that (grpcio 1.85.1): grpc.aio's server takes no more calls then, and
+        says so to nobody but who waits for its end.
+        """
+        while self._server is not None:
+            try:
+                await self._server.wait_for_termination(_LOOK_SECONDS)
+            except Exception as error:  # noqa: BLE001 whatever it was, callers wait
+                logs.event(log, "transport_restarted", level=logging.WARNING, error=error)
+                await self._server.stop(0)
+                self._server = await self._listen_again()
+
+    async def _listen_again(self) -> grpc.aio.Server:
+        while True:
+            try:
+                return await self._listen(replace(self._options, port=self._port))
+            except BadSetting as error:
+                logs.event(log, "transport_waits", level=logging.WARNING, error=error)
+                await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _listen(self, options: Options) -> grpc.aio.Server:
         server = grpc.aio.server(options=channel_options(options))
         server.add_generic_rpc_handlers((self._handlers(),))
         address = listen_address(options)
@@ -101,14 +136,17 @@ class AioTransport:
         except RuntimeError as error:
             raise cannot_listen(address) from error
         await server.start()
-        self._server = server
+        return server
 
     async def _stop(self, grace_seconds: float) -> None:
         self._health.drain()
         for stream in tuple(self._streams):
             stream.drain()
-        if self._server is not None:
-            await self._server.stop(grace_seconds)
+        if self._keeping is not None:
+            self._keeping.cancel()
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop(grace_seconds)
 
     def _handlers(self) -> grpc.GenericRpcHandler:
         handlers: dict[str, Any] = {
@@ -210,6 +248,11 @@ def call_of(method: Method, context: Any) -> Call:
 async def abort(context: Any, status: Status) -> None:
     """End a call by a status; never returns."""
     await context.abort(status.code, status.message, status.trailers)
+
+
+def _tell(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What went wrong where nobody waits for it, as a line of the log."""
+    logs.event(log, "loop_failed", level=logging.WARNING, error=context.get("exception") or context.get("message"))
 
 
 class _Handlers(grpc.GenericRpcHandler):

@@ -102,6 +102,17 @@ def test_headers_without_end_are_cut_off(server):
         assert server.resident_mib - before < 96
 
 
+def test_a_path_that_is_no_text_stops_nobody_for_long(server):
+    """It ends grpc.aio's server (1.85.1), in whose place another comes on the same port."""
+    with connect(server) as plain:
+        call = http2.frame(http2.HEAD, http2.END_HEADERS | http2.END_STREAM, 1, http2.headers(b"/\xff\xfe"))
+        send(plain, http2.GREETING + call)
+        plain.settimeout(1.0)
+        with contextlib.suppress(OSError):
+            while plain.recv(65536):
+                pass
+
+
 def test_a_flood_of_pings_ends_the_connection(server):
     """Told why; a ping now and then is welcome."""
     with connect(server) as plain:
