@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from serving.errors import BadInput
+from serving.urls import is_url, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -16,8 +20,8 @@ if TYPE_CHECKING:
 
 _MODELS = click.option(
     "--models",
-    "folder",
-    type=click.Path(path_type=Path),
+    "place",
+    metavar="DIR|URL",
     help="The repository.  [default: models/ in the workspace]",
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
@@ -33,23 +37,23 @@ def command() -> None:
 @_NAME
 @_MODELS
 @_JSON
-def list_models(name: str | None, folder: Path | None, *, as_json: bool) -> None:
+def list_models(name: str | None, place: str | None, *, as_json: bool) -> None:
     """Every model with its versions, newest last, and which one serves."""
-    models = _repository(folder)
+    models = _repository(place, name)
     scan = _scan(models, name)
     rows = [
         {
             "name": model.name,
             "serving": model.newest.number if model.newest else None,
-            "versions": [_row(version) for version in model.versions],
+            "versions": [_row(version, models) for version in model.versions],
         }
         for model in scan.models.values()
     ]
     if as_json:
-        _print_json({"repository": str(models), "models": rows})
+        _print_json({"repository": models.shown, "models": rows})
         return
     cells = [
-        (model.name, str(version.number), *_summary(version, serving=version == model.newest))
+        (model.name, str(version.number), *_summary(version, models, serving=version == model.newest))
         for model in scan.models.values()
         for version in model.versions
     ]
@@ -61,16 +65,17 @@ def list_models(name: str | None, folder: Path | None, *, as_json: bool) -> None
 @click.option("--version", type=click.IntRange(min=1), help="Another than the newest.")
 @_MODELS
 @_JSON
-def show_model(name: str, version: int | None, folder: Path | None, *, as_json: bool) -> None:
+def show_model(name: str, version: int | None, place: str | None, *, as_json: bool) -> None:
     """Everything that a version's bundle says of itself."""
     from serving import bundle as bundles
 
-    chosen = _choose(_scan(_repository(folder), name), name, version)
+    models = _repository(place, name)
+    chosen = _choose(_scan(models, name), name, version)
     if chosen.kind == "plain":
         values: dict[str, Any] = {"name": name, "version": chosen.number, "kind": "plain"}
     else:
         values = {**json.loads(bundles.read(chosen.path).to_json()), "kind": "bundle"}
-    values["path"] = str(chosen.path)
+    values["path"] = models.told(str(chosen.path))
     if as_json:
         _print_json(values)
         return
@@ -82,18 +87,18 @@ def show_model(name: str, version: int | None, folder: Path | None, *, as_json: 
 @_MODELS
 @_JSON
 @click.pass_context
-def verify_models(context: click.Context, name: str | None, folder: Path | None, *, as_json: bool) -> None:
+def verify_models(context: click.Context, name: str | None, place: str | None, *, as_json: bool) -> None:
     """Read every byte of every version and compare it with its checksums; exit status 1 on damage."""
-    models = _repository(folder)
+    models = _repository(place, name, whole=True)
     scan = _scan(models, name)
     rows = [
-        {"name": version.name, "version": version.number, "kind": version.kind, "damage": _damage(version)}
+        {"name": version.name, "version": version.number, "kind": version.kind, "damage": _damage(version, models)}
         for model in scan.models.values()
         for version in model.versions
     ]
     damaged = [row for row in rows if row["damage"] is not None]
     if as_json:
-        _print_json({"repository": str(models), "whole": not damaged, "versions": rows})
+        _print_json({"repository": models.shown, "whole": not damaged, "versions": rows})
     else:
         cells = [(str(r["name"]), str(r["version"]), str(r["kind"]), str(r["damage"] or "whole")) for r in rows]
         _print_table(("model", "version", "kind", "finding"), cells)
@@ -105,13 +110,18 @@ def verify_models(context: click.Context, name: str | None, folder: Path | None,
 @click.argument("name")
 @_MODELS
 @_JSON
-def rollback_model(name: str, folder: Path | None, *, as_json: bool) -> None:
+def rollback_model(name: str, place: str | None, *, as_json: bool) -> None:
     """Withdraw the newest version, so that the one before it serves; servers notice by themselves."""
     from serving import bundle as bundles
 
-    models = _repository(folder)
+    if place is not None and is_url(place):
+        raise BadInput(
+            "A version is withdrawn in the folder that was published into, which is then brought into the bucket "
+            f"anew (docs/formats.md); or its folder is removed from the bucket. Received: {without_secrets(place)}"
+        )
+    models = _repository(place, name)
     withdrawn = _choose(_scan(models, name), name, None).number
-    serving = bundles.withdraw(models, name, withdrawn)
+    serving = bundles.withdraw(models.folder, name, withdrawn)
     if as_json:
         _print_json({"model": name, "withdrawn": withdrawn, "version": serving})
         return
@@ -121,21 +131,40 @@ def rollback_model(name: str, folder: Path | None, *, as_json: bool) -> None:
 # ---- repository ---------------------------------------------------------------------------------
 
 
-def _repository(folder: Path | None) -> Path:
-    return folder or Path(os.environ.get("CALOTYPE_WORKSPACE", "workspace")) / "models"
+@dataclass(frozen=True, slots=True)
+class _Repository:
+    """Where a repository is looked at, and what it is called."""
+
+    folder: Path
+    shown: str
+
+    def told(self, text: str) -> str:
+        """A sentence about it as its reader knows it."""
+        return text.replace(str(self.folder), self.shown)
 
 
-def _scan(models: Path, name: str | None) -> Scan:
+def _repository(place: str | None, name: str | None, *, whole: bool = False) -> _Repository:
+    """A folder, or a copy of a bucket that is there as long as this command."""
+    if place is not None and is_url(place):
+        from serving.bucket_copy import copied
+
+        folder = click.get_current_context().with_resource(copied(place, name=name, with_models=whole))
+        return _Repository(folder, without_secrets(place).rstrip("/"))
+    chosen = Path(place) if place else Path(os.environ.get("CALOTYPE_WORKSPACE", "workspace")) / "models"
+    return _Repository(chosen, str(chosen))
+
+
+def _scan(models: _Repository, name: str | None) -> Scan:
     """One look, at one model only where a name is given."""
     from serving import repository
     from serving.errors import ModelNotFound
 
-    scan = repository.scan(models)
+    scan = repository.scan(models.folder)
     if name is None:
         return scan
     if name not in scan.models:
         have = ", ".join(scan.models) or "none"
-        raise ModelNotFound(f"There is no model {name!r} in {models}; it has {have}.")
+        raise ModelNotFound(f"There is no model {name!r} in {models.shown}; it has {have}.")
     return repository.Scan(models={name: scan.models[name]}, ignored=scan.ignored)
 
 
@@ -154,28 +183,28 @@ def _choose(scan: Scan, name: str, number: int | None) -> Version:
     raise ModelNotFound(f"The model {name!r} has no version {number}; it has {have}.")
 
 
-def _damage(version: Version) -> str | None:
+def _damage(version: Version, models: _Repository) -> str | None:
     """What is wrong with a version, a sentence; None: nothing."""
     from serving import bundle as bundles
     from serving.errors import BadBundle
     from serving.session import Session
 
     if version.kind == "broken":
-        return version.reason
+        return models.told(version.reason)
     try:
         if version.kind == "bundle":
             bundles.verify(version.path)
         else:
             Session(version.path / bundles.MODEL, threads=1)  # no checksums: that it loads is all there is
     except BadBundle as error:
-        return str(error)
+        return models.told(str(error))
     return None
 
 
 # ---- output -------------------------------------------------------------------------------------
 
 
-def _row(version: Version) -> dict[str, Any]:
+def _row(version: Version, models: _Repository) -> dict[str, Any]:
     from serving import bundle as bundles
     from serving.errors import BadBundle
 
@@ -185,12 +214,12 @@ def _row(version: Version) -> dict[str, Any]:
             bundle = bundles.read(version.path)
             row |= {"task": bundle.task, "metrics": dict(bundle.metrics)}
     except BadBundle as error:
-        return {**row, "kind": "broken", "reason": str(error)}
-    return {**row, "reason": version.reason or None}
+        return {**row, "kind": "broken", "reason": models.told(str(error))}
+    return {**row, "reason": models.told(version.reason) or None}
 
 
-def _summary(version: Version, *, serving: bool) -> tuple[str, str, str]:
-    row = _row(version)
+def _summary(version: Version, models: _Repository, *, serving: bool) -> tuple[str, str, str]:
+    row = _row(version, models)
     return row["kind"], row["task"] or "-", row["reason"] or ("serves" if serving else "")
 
 

@@ -108,3 +108,29 @@ def test_a_missing_repository_is_told(tmp_path):
     with pytest.raises(BadRepository):
         _run("list", "--models", tmp_path / "nowhere")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def url(models):
+    """The same repository at a URL."""
+    return f"file://{models}"
+
+
+def test_a_repository_at_a_url_is_told_as_the_same_folder(models, url):
+    """List, show and verify answer alike, and name the URL where they would name the folder."""
+    (models / "digits" / "2" / bundles.CHECKSUMS).unlink()
+    with (models / "digits-ae" / "1" / bundles.MODEL).open("ab") as file:
+        file.write(b"x")
+    for words, exit_code in ((["list"], 0), (["show", "digits"], 0), (["verify"], 1), (["verify", "plain"], 0)):
+        local, remote = (_run(*words, "--models", place, "--json", exit_code=exit_code) for place in (models, url))
+        assert json.loads(remote.stdout) == json.loads(local.stdout.replace(str(models), url))
+
+
+def test_a_url_that_cannot_be_had_is_a_sentence(tmp_path):
+    """No such kind, no such model, and no rollback at a distance."""
+    with pytest.raises(BadRepository, match="of no known kind"):
+        _run("list", "--models", "nosuchkind://me:hush-hush@x/models")
+    with pytest.raises(ModelNotFound, match="in file:///"):
+        _run("show", "absent", "--models", f"file://{tmp_path}")
+    with pytest.raises(BadInput, match=r"is withdrawn in the folder .* Received: s3://bucket/models"):
+        _run("rollback", "digits", "--models", "s3://me:hush-hush@bucket/models")
