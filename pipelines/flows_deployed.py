@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ from prefect import flow
 
 from pipelines import space
 from pipelines.config import Recipe  # noqa: TC001 - Prefect validates a flow's parameters by their types
+from pipelines.errors import UsageError
 from pipelines.flows import USUAL, WhenBusy, pipeline_flow
 from pipelines.flows_tune import Goal, tune_flow
 from pipelines.workspace import default_dataset_name
 
-IN_WORKSPACE = Path("workspace")
+VARIABLE = "CALOTYPE_WORKSPACE"
 
 
 @flow(name="calotype run", flow_run_name="{name}")
@@ -23,7 +25,7 @@ def run(
     name: str,
     dataset: str | None = None,
     recipe: Recipe = USUAL,
-    workspace: Path = IN_WORKSPACE,
+    workspace: Path | None = None,
     force: bool = False,
     when_busy: WhenBusy = "wait",
 ) -> str:
@@ -34,7 +36,7 @@ def run(
         name: The model is published under it.
         dataset: Its name in the workspace; by default the source's last component.
         recipe: How to train; what is left out the run chooses.
-        workspace: The folder of datasets, runs and models, as the worker sees it.
+        workspace: The folder of datasets, runs and models, as the worker sees it; by default its CALOTYPE_WORKSPACE.
         force: Publish also where the gate can't tell: under 30 images to compare on.
         when_busy: While another run of the model is under way: wait for it, or refuse.
 
@@ -46,7 +48,7 @@ def run(
         name=name,
         dataset=dataset,
         recipe=recipe,
-        workspace=workspace.absolute(),
+        workspace=_place(workspace),
         force=force,
         when_busy=when_busy,
     )
@@ -63,7 +65,7 @@ def tune(  # noqa: PLR0913 - they are the form in Prefect's page
     storage: str | None = None,
     dataset: str | None = None,
     recipe: Recipe = USUAL,
-    workspace: Path = IN_WORKSPACE,
+    workspace: Path | None = None,
     force: bool = False,
 ) -> str:
     """Search for the recipe with the smallest validation loss, then train, judge and publish with it.
@@ -76,7 +78,7 @@ def tune(  # noqa: PLR0913 - they are the form in Prefect's page
         storage: Database of the trials, which several machines may share; by default a file in the workspace.
         dataset: Its name in the workspace; by default the source's last component.
         recipe: What is not searched.
-        workspace: The folder of datasets, runs and models, as the worker sees it.
+        workspace: The folder of datasets, runs and models, as the worker sees it; by default its CALOTYPE_WORKSPACE.
         force: Publish also where the gate can't tell: under 30 images to compare on.
 
     Returns:
@@ -90,7 +92,22 @@ def tune(  # noqa: PLR0913 - they are the form in Prefect's page
         dataset=dataset or default_dataset_name(source),
         recipe=recipe,
         goal=Goal(wanted, trials, storage),
-        workspace=workspace.absolute(),
+        workspace=_place(workspace),
         force=force,
     )
     return tuned.outcome.record.run
+
+
+def _place(workspace: Path | None) -> Path:
+    """The workspace; never below the folder that a worker is in, which is made for the run and removed after it.
+
+    Raises:
+        UsageError: it is relative, or nobody says which.
+    """
+    place = workspace or Path(os.environ.get(VARIABLE) or ".")
+    if not place.is_absolute():
+        raise UsageError(
+            f"A deployed run needs the workspace's absolute path on its worker: give `workspace`, or set {VARIABLE} "
+            f"there. Received: {str(place)!r}"
+        )
+    return place
