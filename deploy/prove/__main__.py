@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 import engine as engines
 import images
 from deployment import Proof
-from load import NAME
 from report import Report
 from stack import SERVICES, NotInTime, Stack
 
@@ -61,7 +60,6 @@ def _prove(engine: Engine, report: Report, folder: Path) -> None:
         report.check("the deployment does what was waited for", error, good=False)
         _tell_logs(stack, report)
     finally:
-        engine.do("rm", "--force", "--ignore" if engine.name == "podman" else "--volumes", NAME)
         stack.remove()
     report.title("Taken down")
     left = stack.left_over()

@@ -54,10 +54,10 @@ class Proof:
         self._first_version()
         self._report.title("Under load: two steady clients from here on")
         with Load(self._engine, address=self._stack.address, model=MODEL, images=self._stack.held) as load:
-            wait("the steady clients' first answers", lambda: len(load.versions()) > 0, START_SECONDS)
+            wait("the steady clients' first answers", load.calm, START_SECONDS)
             self._parts.skip()
-            self._kill_each()
-            self._restart_each()
+            self._kill_each(load)
+            self._restart_each(load)
             self._look_at(load)
         self._history()
 
@@ -116,7 +116,7 @@ class Proof:
             good=predicted["failed"] == 0 and right >= GOOD_ACCURACY * count,
         )
 
-    def _kill_each(self) -> None:
+    def _kill_each(self, load: Load) -> None:
         """Kill what trains and what it leans on, each in the middle of a run; meanwhile restart the server."""
         for number, service in enumerate(("trainer", "prefect", "postgres"), start=2):
             self._drop(number)
@@ -125,15 +125,15 @@ class Proof:
             self._report.check(f"kill -9 of {service} in mid-run", back, good=True)
             self._parts.mark(f"{service} is killed")
             if service == "trainer":
-                self._restart("serving")
+                self._restart("serving", load)
             took = self._wait_served()
             self._report.check(f"version {number} is published and served", f"after {took:.0f} s", good=True)
             self._parts.mark(f"version {number} comes")
 
-    def _restart_each(self) -> None:
+    def _restart_each(self, load: Load) -> None:
         before = self._prefect.runs()
         for service in ("trainer", "prefect", "postgres"):
-            self._restart(service)
+            self._restart(service, load)
         took = wait("Prefect's server with its database", self._prefect.ready, START_SECONDS)
         after = self._prefect.runs()
         lost = [run for run, state in before.items() if state not in {"Running", "Pending"} and after.get(run) != state]
@@ -143,9 +143,10 @@ class Proof:
             good=bool(before) and not lost,
         )
 
-    def _restart(self, service: str) -> None:
+    def _restart(self, service: str, load: Load) -> None:
         self._stack.restart(service)
         took = wait(f"a healthy {service}", lambda: self._stack.healthy(service), START_SECONDS)
+        wait("the steady clients' answers", load.calm, START_SECONDS)
         self._report.check(f"{service} is restarted and healthy again", f"after {took:.0f} s", good=True)
         self._parts.mark(f"{service} is restarted")
 
@@ -182,11 +183,13 @@ class Proof:
         published = counts.get("Published", 0)
         report.check(f"at least {FIRINGS} firings, none lost silently", counts, good=len(states) >= FIRINGS)
         report.check("firings that published", published, good=published == self._published)
-        listed = json.loads(
-            stack.execute("serving", "calotype", "models", "show", MODEL, "--models", "/models", "--json")
-        )
-        verified = stack.execute("serving", "calotype", "models", "verify", "--models", "/models")
-        report.note(f"{listed} {verified}")
+        verified = json.loads(self._in_serving("verify", MODEL))
+        numbers = sorted(int(row["version"]) for row in verified["versions"])
+        good = verified["whole"] and numbers == list(range(1, self._published + 1))
+        report.check("versions in the repository, all whole", numbers, good=good)
+        snapshots = [json.loads(self._in_serving("show", MODEL, f"--version={each}"))["dataset"] for each in numbers]
+        distinct = len({json.dumps(each, sort_keys=True) for each in snapshots})
+        report.check("snapshots they were trained on, none twice", distinct, good=distinct == len(numbers))
         tables = stack.execute("postgres", "psql", "-U", "prefect", "-Atc", "select count(*) from flow_run")
         report.check("flow runs in PostgreSQL's own table", tables.strip(), good=int(tables) >= len(states))
 
@@ -203,6 +206,9 @@ class Proof:
         return wait(
             f"version {self._published} to be served", lambda: line in stack.metrics().lower(), PUBLISHED_SECONDS
         )
+
+    def _in_serving(self, *words: str) -> str:
+        return self._stack.execute("serving", "calotype", "models", *words, "--models=/models", "--json")
 
     def _writable(self, service: str, path: str) -> str:
         tried = f"touch {path} 2>/dev/null && echo writable || echo read-only"

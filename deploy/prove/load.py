@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import threading
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from engine import CommandFailed
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 
 PROGRAM = Path(__file__).with_name("steady.py")
 NAME = "calotype-proof-client"
+CLIENTS = ("once", "patient")
+CALM_CALLS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,8 @@ class Load:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._engine.do("rm", "--force", NAME)
+        with contextlib.suppress(CommandFailed):
+            self._engine.do("rm", "--force", NAME)
         if self._process is not None:
             self._process.wait(timeout=30)
 
@@ -93,6 +99,11 @@ class Load:
     def versions(self) -> list[int]:
         """The versions that answered the patient client, in the order of the calls."""
         return [call["version"] for call in list(self._calls) if call["client"] == "patient" and "version" in call]
+
+    def calm(self) -> bool:
+        """Whether each client's last calls were all answered."""
+        latest = [[call for call in list(self._calls) if call["client"] == name][-CALM_CALLS:] for name in CLIENTS]
+        return all(len(calls) == CALM_CALLS and not any("error" in call for call in calls) for calls in latest)
 
     def row(self, part: Part) -> tuple[str, ...]:
         """A part in figures, for the table under `HEADS`."""

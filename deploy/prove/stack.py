@@ -106,7 +106,7 @@ class Stack:
 
     def restart(self, service: str) -> None:
         """Stop a container as its stop signal asks, and start it again."""
-        self._engine.do("restart", "--time=40", self.container(service), seconds=RESTART_SECONDS)
+        self._engine.do("restart", "-t", "40", self.container(service), seconds=RESTART_SECONDS)
 
     def kill(self, service: str) -> str:
         """Kill the container's first process, as an out-of-memory killer would; its restart policy brings it back.
