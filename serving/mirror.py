@@ -126,8 +126,8 @@ class Mirror(Collector):
         self._looks["failed"] += 1
         self._error = str(error) if isinstance(error, Unreachable) else buckets.why(error, self._url)
         kind = type(error.__cause__ or error).__name__
-        if self._trouble != kind:
-            kept = len(self._folder.mirrored.versions)
+        kept = len(self._folder.mirrored.versions)
+        if self._trouble != kind and (kept or self._filled.is_set()):  # else the start fails, and says why
             logs.event(
                 log, "mirror_failed", level=logging.ERROR, url=self._shown, error=self._error, versions_kept=kept
             )

@@ -45,6 +45,7 @@ def scrubbed(text: str, url: str) -> str:
         url: as it was given.
     """
     for userinfo in (match[2] for match in _USERINFO.finditer(url)):
+        text = text.replace(f"{userinfo}@", f"{MASK}@")
         _, _, password = userinfo.partition(":")
         for secret in sorted({userinfo, password, unquote(password)}, key=len, reverse=True):
             text = text.replace(secret, MASK) if len(secret) >= _SHORTEST else text

@@ -215,11 +215,12 @@ def started(tmp_path, url=URL):
     return mirror
 
 
-def test_a_start_without_the_bucket_takes_what_is_there(tmp_path, models, bucket):
+def test_a_start_without_the_bucket_takes_what_is_there(tmp_path, models, bucket, lines):
     """From the copy alone, if there is one; else it is a sentence. A plain model is there after the start too."""
     bucket.away = ConnectionRefusedError("no")
     with pytest.raises(BadRepository, match=r"shaky://bucket/models can't be read: nobody answers \(no\)"):
         started(tmp_path)
+    assert lines() == []  # the sentence is all
     bucket.away = None
     fake_models.publish_classifier(models)
     fake_models.write_plain(models)

@@ -42,4 +42,5 @@ def test_what_others_say_keeps_its_sense():
     """An error loses its secrets and its line breaks, nothing else; another URL's password in it goes too."""
     said = scrubbed("Cannot connect to\n  http://a:b@proxy:3128 for me@example.org", "s3://bucket/x")
     assert said == f"Cannot connect to http://{MASK}@proxy:3128 for me@example.org"
+    assert scrubbed('Invalid bucket name "a:b@bucket"', "s3://a:b@bucket/x") == f'Invalid bucket name "{MASK}@bucket"'
     assert scrubbed("No such bucket: 's3://bucket/x'", "s3://bucket/x") == "No such bucket: 's3://bucket/x'"
