@@ -54,7 +54,10 @@ def config(handle: Handle) -> v2.ModelConfig:
         version_policy=_version_policy(tuning.policy),
     )
     for spec in handle.inputs:
-        written.input.add(name=spec.name, data_type=_config_type(spec), dims=_dims(spec, batched=batched))
+        # What a bundle takes is images; of a plain model nobody knows.
+        form = "FORMAT_NONE" if handle.bundle is None else "FORMAT_NHWC"
+        dims = _dims(spec, batched=batched)
+        written.input.add(name=spec.name, data_type=_config_type(spec), format=form, dims=dims)
     for spec in handle.outputs:
         written.output.add(name=spec.name, data_type=_config_type(spec), dims=_dims(spec, batched=batched))
     written.instance_group.add(name=handle.name, count=tuning.executors, kind="KIND_CPU")

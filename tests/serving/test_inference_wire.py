@@ -139,7 +139,7 @@ def test_the_server_and_its_models_describe_themselves(stub):
     assert (metadata.inputs[0].datatype, list(metadata.inputs[0].shape)) == ("UINT8", [-1, 6, 5, 1])
     config = stub.ModelConfig(v2.ModelConfigRequest(name="digits"), timeout=10).config
     assert config.max_batch_size == 64
-    assert list(config.input[0].dims) == [6, 5, 1]
+    assert (list(config.input[0].dims), config.input[0].format) == ([6, 5, 1], v2.ModelInput.FORMAT_NHWC)
     assert config.WhichOneof("scheduling_choice") == "dynamic_batching"
     index = stub.RepositoryIndex(v2.RepositoryIndexRequest(ready=True), timeout=10)
     assert {(m.name, m.version, m.state) for m in index.models} == {
