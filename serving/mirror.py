@@ -34,6 +34,7 @@ log = logs.logger("mirror")
 
 _LOOK_SECONDS = 0.1
 _JOIN_SECONDS = 1.0
+_PATIENCE_SECONDS = 10.0
 _OF_ONE_FILE = (FileNotFoundError, PermissionError)
 
 
@@ -66,17 +67,28 @@ class Mirror(Collector):
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="mirror", daemon=True)
 
-    def start(self, *, asked_to_stop: Callable[[], bool] = lambda: False) -> None:
+    def start(
+        self, *, asked_to_stop: Callable[[], bool] = lambda: False, patience_seconds: float = _PATIENCE_SECONDS
+    ) -> None:
         """Begin to look; returns when the copy is as the bucket, or can't be made so, or somebody asked to stop.
+
+        Args:
+            asked_to_stop: whether somebody did.
+            patience_seconds: how long a copy that there was before waits for news; what comes later is picked up.
 
         Raises:
             BadSetting: the folder is something else, or can't be written.
             BadRepository: the bucket can't be had, and nothing of it was mirrored before.
         """
         self._folder.adopt()
+        held = len(self._folder.mirrored.versions)
+        end = time.monotonic() + patience_seconds
         self._thread.start()
         while not self._filled.wait(_LOOK_SECONDS):
             if asked_to_stop():
+                return
+            if held and time.monotonic() > end:
+                logs.event(log, "mirror_late", level=logging.WARNING, url=self._shown, versions_kept=held)
                 return
         if self._trouble is not None and not self._folder.mirrored.versions:
             raise BadRepository(f"The model repository {self._shown} can't be read: {self._error}")
@@ -96,15 +108,19 @@ class Mirror(Collector):
     # ---- the thread's own -----------------------------------------------------------------------
 
     def _keep(self) -> None:
-        settling = self.look()
+        settling = self._round()
         if settling and not self._stopping.wait(self._poll_seconds):
-            self.look()
+            self._round()
         self._filled.set()
         while not self._stopping.wait(self._poll_seconds):
-            known = self._folder.changes
-            self.look()
-            if self._folder.changes != known and self._changed is not None:
-                self._changed()
+            self._round()
+
+    def _round(self) -> bool:
+        known = self._folder.changes
+        settling = self.look()
+        if self._folder.changes != known and self._changed is not None:
+            self._changed()
+        return settling
 
     def look(self) -> bool:
         """One round; whatever goes wrong is logged and counted. Whether the next one may find more by itself."""

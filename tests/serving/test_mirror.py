@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import threading
 
 import fsspec
 import pytest
@@ -25,6 +26,7 @@ def bucket():
     class Shaky(type(memory)):
         protocol = "shaky"
         away = None
+        answers = threading.Event()
 
         @classmethod
         def _strip_protocol(cls, path):
@@ -38,11 +40,14 @@ def bucket():
             super().get_file(rpath, lpath, **more)
 
         def _there(self):
+            type(self).answers.wait()
             if type(self).away:
                 raise type(self).away
 
     fsspec.register_implementation("shaky", Shaky, clobber=True)
+    Shaky.answers.set()
     yield Shaky
+    Shaky.answers.set()
     memory.store.clear()
     memory.pseudo_dirs[:] = [""]
 
@@ -229,6 +234,25 @@ def test_a_start_without_the_bucket_takes_what_is_there(tmp_path, models, bucket
     bucket.away = ConnectionRefusedError("no")
     started(tmp_path)
     assert held(tmp_path) == {("digits", 1): "bundle", ("plain", 1): "plain"}
+
+
+def test_a_bucket_that_does_not_answer_holds_no_start_up(tmp_path, models, bucket, lines):
+    """With a copy from before the server starts from that, and follows the bucket when it answers."""
+    fake_models.publish_classifier(models)
+    put(models, "digits")
+    started(tmp_path)
+    fake_models.publish_classifier(models)
+    put(models, "digits/2")
+    lines()
+    bucket.answers.clear()
+    late, changed = Mirror(URL, tmp_path / "cache", poll_seconds=0.05), threading.Event()
+    late.start(patience_seconds=0)
+    late.tell(changed.set)
+    assert lines() == ["mirror_late url=shaky://bucket/models versions_kept=1"]
+    bucket.answers.set()
+    assert changed.wait(10)
+    late.stop()
+    assert len(held(tmp_path)) == 2
 
 
 def test_a_start_fetches_only_what_it_lacks(tmp_path, models, bucket, lines):
