@@ -16,6 +16,9 @@ from pipelines.errors import BadSource, ParityFailed
 from pipelines.models.catalogue import ARCHITECTURES
 from serving.bundle import publish, read
 from serving.bundle_json import from_json
+from serving.client import Client
+from serving.server import Server
+from serving.settings import ServeSettings
 from tests.pipelines.small_snapshots import digits, make_snapshot
 
 CLASSIFIERS = [name for name, family in ARCHITECTURES.items() if family.task == "classify"]
@@ -36,10 +39,22 @@ def _run(snapshot, folder, **recipe):
     return settled, report
 
 
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    """A repository for what the tests of this module export."""
+    return tmp_path_factory.mktemp("models")
+
+
+def _put_on(shelf, folder, name):
+    """Publish a run's export."""
+    bundle = from_json((folder / export.DRAFT).read_bytes())
+    publish(shelf, replace(bundle, name=name), (folder / export.ONNX).read_bytes())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIERS)
 @pytest.mark.parametrize("labels", [2, 10])
-def test_every_classifier_passes_parity(tmp_path, name, labels):
+def test_every_classifier_passes_parity(tmp_path, shelf, name, labels):
     """Two columns for two labels, a distribution in every row, whatever the number of rows."""
     snapshot = _snapshot(tmp_path / "data", labels=labels)
     recipe, _ = _run(snapshot, tmp_path / "run", architecture=name)
@@ -51,12 +66,13 @@ def test_every_classifier_passes_parity(tmp_path, name, labels):
         found = session.run({"image": snapshot.part("test").gather(np.arange(rows))})["probabilities"]
         assert found.shape == (rows, labels)
         assert found.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    _put_on(shelf, tmp_path / "run", name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", AUTOENCODERS)
 @pytest.mark.parametrize(("height", "width", "channels"), [(20, 20, 1), (17, 19, 3)])
-def test_every_autoencoder_passes_parity_and_keeps_the_size(tmp_path, name, height, width, channels):
+def test_every_autoencoder_passes_parity_and_keeps_the_size(tmp_path, shelf, name, height, width, channels):
     """Odd sides and colour too; the error is that of the reconstruction that comes with it."""
     snapshot = _snapshot(tmp_path / "data", height=height, width=width, channels=channels)
     recipe, _ = _run(snapshot, tmp_path / "run", architecture=name, task="reconstruct")
@@ -68,6 +84,31 @@ def test_every_autoencoder_passes_parity_and_keeps_the_size(tmp_path, name, heig
     assert found["reconstruction"].dtype == np.float32
     expected = evaluate.likeness(images, found["reconstruction"]).mean_squared_error
     assert found["error"] == pytest.approx(expected, rel=1e-4)
+    _put_on(shelf, tmp_path / "run", name)
+
+
+@pytest.mark.slow
+def test_every_family_is_served(tmp_path, shelf):
+    """One real server, everything that was exported: each answers over gRPC as its graph does alone."""
+    missing = set(ARCHITECTURES) - {path.name for path in shelf.iterdir()}  # all, when this test runs by itself
+    for name in missing:
+        snapshot = _snapshot(tmp_path / name)
+        recipe, _ = _run(snapshot, tmp_path / f"run-{name}", architecture=name, task=ARCHITECTURES[name].task)
+        export.export_run(snapshot.path, recipe, tmp_path / f"run-{name}")
+        _put_on(shelf, tmp_path / f"run-{name}", name)
+    settings = ServeSettings(models=shelf, port=0, http_port=0)
+    with Server(settings) as server, Client(server.addresses[0].removeprefix("grpc://")) as client:
+        for name, family in ARCHITECTURES.items():
+            version = max((shelf / name).glob("[0-9]*"))
+            image = read(version).image
+            pixels = np.repeat(digits(3, side=20)[0][:, : image.height, : image.width], image.channels, axis=3)
+            alone = export.open_session((version / export.ONNX).read_bytes()).run({"image": pixels})
+            if family.task == "reconstruct":
+                errors = [answer.error for answer in client.reconstruct(pixels, model=name)]
+                assert errors == pytest.approx(alone["error"], rel=1e-5)
+            else:
+                best = [answer.labels[0].probability for answer in client.classify(pixels, model=name, top_k=1)]
+                assert best == pytest.approx(alone["probabilities"].max(axis=1), abs=1e-6)
 
 
 @pytest.mark.slow
