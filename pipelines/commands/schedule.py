@@ -153,19 +153,21 @@ def _timetable(  # noqa: PLR0913 - one for each option
         UsageError: they make no recipe, or a name is none.
     """
     from pipelines.commands import session
+    from pipelines.secret import hide
     from pipelines.timetable import Timetable
 
     recipe = options.make_recipe(**given)
     session.check_request(recipe=recipe, model=model)
+    told = hide(_absolute(source))
     return Timetable(
         model=model,
-        source=_absolute(source),
+        source=told,
         workspace=place.root,
         cron=cron,
         every_seconds=every_seconds,
         timezone=timezone,
         parameters={
-            "source": _absolute(source),
+            "source": told,
             "name": model,
             "dataset": session.dataset_name(dataset, source),
             "recipe": recipe.to_dict(),
@@ -190,7 +192,7 @@ def _keep(
     poll_seconds: float,
     settle_seconds: float,
 ) -> None:
-    from pipelines import watch
+    from pipelines import secret, watch
     from pipelines.launch import FiringProcess
     from pipelines.prefect_server import schedule_environment
     from pipelines.runs import interrupted_runs
@@ -211,8 +213,8 @@ def _keep(
         scheduler = Scheduler(
             timetable,
             board=board,
-            start=partial(FiringProcess, environment=inherited | kept),
-            look=partial(watch.look, timetable.source),
+            start=partial(FiringProcess, environment=inherited | kept | secret.environment()),
+            look=partial(watch.look, secret.reveal(timetable.source)),
             watcher=watch.Watcher(settle_seconds),
             poll_seconds=poll_seconds,
             tell=partial(_say, timetable.model),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 import zipfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -258,6 +262,10 @@ def test_a_hidden_password_is_found_again(tmp_path):
     assert secret.hide("photos") == secret.reveal("photos") == "photos"
     with pytest.raises(BadSource, match="kept nowhere"):
         find("sftp://***@another/photos", cache=tmp_path)
+    reveal = f"from pipelines.secret import reveal; print(reveal({told!r}))"
+    child = {**os.environ, **secret.environment(), "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", reveal], env=child, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{url}\n"
 
 
 @pytest.mark.parametrize(
