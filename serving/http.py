@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from serving.tls import Tls
 
+# Connections at a time: each has a thread. One more ends the oldest, so that no idle crowd keeps a probe out.
+_MOST_CONNECTIONS = 128
+
 _TEXT = "text/plain; charset=utf-8"
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -94,6 +97,8 @@ class _Told:
 
 
 class _Server(ThreadingHTTPServer):
+    # Mutable, under `_lock`: `_open`, the connections, oldest first.
+
     daemon_threads = True
     block_on_close = False
     # A second server on the port must fail loudly; SO_REUSEADDR alone still allows a quick restart on Linux.
@@ -102,6 +107,8 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], told: _Told) -> None:
         self.told = told
+        self._lock = threading.Lock()
+        self._open: dict[socket.socket, None] = {}
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         super().__init__(address, _Page)
@@ -112,14 +119,40 @@ class _Server(ThreadingHTTPServer):
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Take a connection, in the place of the oldest where there are too many."""
+        with self._lock:
+            self._open[request] = None
+            oldest = next(iter(self._open)) if len(self._open) > _MOST_CONNECTIONS else None
+            if oldest is not None:
+                del self._open[oldest]
+                with contextlib.suppress(OSError):  # it has just ended by itself
+                    socket.socket.shutdown(oldest, socket.SHUT_RDWR)  # without TLS's good-bye, which may wait
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """A connection is over."""
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Answer one connection, in its own thread: there the handshake holds nobody up."""
         if self.told.tls is None:
             super().finish_request(request, client_address)
             return
         request.settimeout(_Page.timeout)
-        with self.told.tls.context().wrap_socket(request, server_side=True) as secured:
-            super().finish_request(secured, client_address)
+        context = self.told.tls.context()
+        with context.wrap_socket(request, server_side=True, do_handshake_on_connect=False) as secured:
+            with self._lock:  # wrapping took the connection out of `request`; who was ended meanwhile finds out
+                if self._open.pop(request, 0) is None:
+                    self._open[secured] = None
+            try:
+                secured.do_handshake()
+                super().finish_request(secured, client_address)
+            finally:
+                with self._lock:
+                    self._open.pop(secured, None)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that went away is not worth a traceback on stderr."""

@@ -1,11 +1,17 @@
 """The HTTP port: probes and metrics, and a taken port that is said so."""
 
+import contextlib
 import http.client
+import socket
+import threading
 
 import pytest
 
 from serving.errors import BadSetting
 from serving.http import HttpPort
+from tests.serving.test_predictions_wire import wait_until
+
+MOST = 128
 
 
 @pytest.fixture
@@ -54,3 +60,13 @@ def test_a_taken_port_is_bad_setting_that_names_the_flag(page):
 def test_a_host_that_is_not_ours_is_bad_setting():
     with pytest.raises(BadSetting, match=r"192\.0\.2\.1"):
         HttpPort(host="192.0.2.1", port=0, metrics=bytes, ready=bool).start()
+
+
+def test_idle_connections_are_bounded_and_keep_no_probe_out(page):
+    """The oldest goes for one more; each costs a thread."""
+    before = threading.active_count()
+    with contextlib.ExitStack() as crowd:
+        for _ in range(MOST + 50):
+            crowd.enter_context(socket.create_connection(("127.0.0.1", page.port.port), 10))
+        assert page("/livez") == (200, b"live\n")
+        wait_until(lambda: threading.active_count() - before < MOST + 10)
