@@ -101,6 +101,7 @@ class _Server(ThreadingHTTPServer):
 
     daemon_threads = True
     block_on_close = False
+    request_queue_size = _MOST_CONNECTIONS  # the default, 5, has a crowd of callers wait for seconds
     # A second server on the port must fail loudly; SO_REUSEADDR alone still allows a quick restart on Linux.
     allow_reuse_address = True
     allow_reuse_port = False
