@@ -42,7 +42,7 @@ _SERVERS_FAULT: Final = frozenset(
     )
 )  # fmt: skip
 
-_CLOSE_SECONDS: Final = 5.0
+_CLOSE_SECONDS: Final = 2.0
 
 # When this thread's last model call began and ended: whoever makes an answer does it in the thread that computed it.
 _last = threading.local()
