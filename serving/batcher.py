@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from serving.row_queue import Each
 
     Run = Callable[[Mapping[str, NDArray[Any]], Sequence[str]], Mapping[str, NDArray[Any]]]
 
@@ -98,7 +100,8 @@ class Batcher:
         *,
         outputs: Sequence[str] = (),
         deadline: float | None = None,
-        make: Callable[[Arrays], Any] | None = None,
+        each: Each | None = None,
+        make: Callable[[Any], Any] | None = None,
     ) -> Future[Any]:
         """Accept rows; never blocks.
 
@@ -106,7 +109,9 @@ class Batcher:
             feeds: the inputs by name, each with its rows first; not to be changed until the future is done.
             outputs: the wanted ones; none: all.
             deadline: on the batcher's clock; rows that still wait then are not computed.
-            make: makes the answer of the outputs, in an executor's thread; None: they are the answer.
+            each: makes one thing per row of the outputs of a call, in an executor's thread; requests that share a call
+                and name the same function have it called once. None: the rows stay in the outputs.
+            make: makes the answer of those things or outputs, in an executor's thread; None: they are the answer.
 
         Returns:
             The answer for these rows. Its `cancel()` says that the caller hung up: what waits is dropped. Its
@@ -119,7 +124,7 @@ class Batcher:
             ModelNotReady: closed.
         """
         answer = _Answer(self)
-        request = Request(feeds, tuple(outputs), deadline, answer, make)
+        request = Request(feeds, tuple(outputs), deadline, answer, each, make)
         answer.request = request
         now = self._clock()
         if deadline is not None and deadline <= now:
@@ -214,7 +219,7 @@ class Batcher:
         """
         started = self._clock()
         error: Exception | None = None
-        parts: list[Arrays] = []
+        parts: list[Any] = []
         try:
             answer = self._run(batch.feeds(), batch.outputs)
             if self._queue.limits.joins:
@@ -252,7 +257,7 @@ class Batcher:
         with self._lock:
             if self._closed:
                 raise ModelNotReady("This version is being unloaded and takes no more calls; try again.")
-            self._queue.put(request, now=now, retry_after_ms=self._retry_after_ms())
+            self._queue.put(request, now=now, retry_after_ms=self._retry_after_ms)
             lender = lending.current() if self._idle and self._is_short() else None
             if lender is None:
                 self._wake_one()
@@ -311,7 +316,7 @@ class Batcher:
         else:
             self._wake.get_nowait()
 
-    def _file(self, batch: Batch, parts: list[Arrays], *, failed: bool) -> list[Request]:
+    def _file(self, batch: Batch, parts: list[Any], *, failed: bool) -> list[Request]:
         """Put the answers where they belong; returns the requests that are now to be resolved, settled."""
         done = []
         for number, piece in enumerate(batch.pieces):
@@ -347,19 +352,23 @@ class _Answer(Future[Any]):
 
 
 def _resolve(request: Request, error: Exception | None) -> None:
-    try:
-        answer: Any = {} if error else _joined([answer for answer in request.answers if answer is not None])
-        if error is None and request.make is not None:
-            answer = request.make(answer)
-    except Exception as failure:  # noqa: BLE001 - pieces that don't fit together, or no memory left
-        error = failure
-    future = request.future
+    future: _Answer = request.future
+    if error is None:
+        try:
+            answers = request.answers
+            answer = answers[0] if len(answers) == 1 else _joined(answers)
+            if request.make is not None:
+                answer = request.make(answer)
+        except Exception as failure:  # noqa: BLE001 - pieces that don't fit together, or no memory left
+            error = failure
     if error is not None:
         _fail(future, error)
         return
     future.request = None
-    if future.set_running_or_notify_cancel():
+    try:
         future.set_result(answer)
+    except InvalidStateError:  # its caller hung up just now
+        future.set_running_or_notify_cancel()
 
 
 def _fail(future: _Answer, error: Exception) -> None:
@@ -368,10 +377,10 @@ def _fail(future: _Answer, error: Exception) -> None:
         future.set_exception(error)
 
 
-def _joined(answers: list[Arrays]) -> Arrays:
-    if len(answers) == 1:
-        return answers[0]
-    return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+def _joined(answers: list[Any]) -> Any:
+    if isinstance(answers[0], dict):
+        return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+    return [row for answer in answers for row in answer]
 
 
 def _check_rows(answer: Mapping[str, NDArray[Any]], rows: int) -> None:

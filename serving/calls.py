@@ -159,7 +159,7 @@ def _result(done: Future[Given]) -> Given:
     return done.result()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one per call, as above
 class Encoded:
     """A message that is bytes already; a service may answer with it wherever a transport expects a message."""
 

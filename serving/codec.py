@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
-from functools import lru_cache
+from itertools import repeat
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -18,7 +18,7 @@ from serving.errors import BadInput
 from serving.v1 import prediction_pb2 as v1
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableSequence, Sequence
+    from collections.abc import MutableSequence, Sequence
 
     from numpy.typing import NDArray
 
@@ -91,37 +91,41 @@ def add_classifications(
             add(label=labels[column], probability=value)
 
 
-def classifications(probabilities: NDArray[np.float32], labels: tuple[str, ...], *, top_k: int) -> bytes:
-    """The field `results` of a ClassifyResponse as bytes, what `add_classifications` makes; appended to a message.
+class Classifications:
+    """Writes the field `results` of a ClassifyResponse, an element per row: what `add_classifications` makes.
+
+    They are bytes, to be appended to a message. It is called for all the rows of a model call at once.
 
     Args:
-        probabilities: float32 [rows, classes].
         labels: one per class.
         top_k: labels wanted per row; 0 is all.
     """
-    known = _score_bytes(labels)
-    if known is None or probabilities.shape[1] != len(labels) or 0.0 in probabilities.ravel().tolist():
-        response = v1.ClassifyResponse()  # protobuf leaves out what is empty or zero
-        add_classifications(response.results, probabilities, labels, top_k=top_k)
+
+    __slots__ = ("_labels", "_scores", "_top_k")
+
+    def __init__(self, labels: tuple[str, ...], *, top_k: int) -> None:
+        self._labels = labels
+        self._top_k = top_k
+        self._scores = _score_bytes(labels)
+
+    def __call__(self, probabilities: NDArray[np.float32]) -> list[bytes]:
+        """One element of the field per row of float32 [rows, classes]."""
+        scores, top_k = self._scores, self._top_k
+        if scores is None or probabilities.shape[1] != len(self._labels):
+            return [self._by_protobuf(row) for row in probabilities]
+        if not probabilities.all():  # protobuf leaves out what is zero
+            return [
+                _rows(scores.heads, row[None], top_k)[0] if row.all() else self._by_protobuf(row)
+                for row in probabilities
+            ]
+        if scores.even is not None and len(probabilities) >= _MANY_ROWS:
+            return _even_rows(scores.even, probabilities, top_k)
+        return _rows(scores.heads, probabilities, top_k)
+
+    def _by_protobuf(self, row: NDArray[np.float32]) -> bytes:
+        response = v1.ClassifyResponse()
+        add_classifications(response.results, row[None], self._labels, top_k=self._top_k)
         return response.SerializeToString()
-    if known.even is not None and len(probabilities) >= _MANY_ROWS:
-        return _even_rows(known.even, probabilities, top_k)
-    return b"".join([_row(known.heads, row, top_k) for row in probabilities])
-
-
-def _row(heads: tuple[bytes, ...], probabilities: NDArray[np.float32], top_k: int) -> bytes:
-    order = (-probabilities).argsort(kind="stable")
-    if top_k:
-        order = order[:top_k]
-    values = probabilities[order].astype("<f4", copy=False).tobytes()
-    parts: list[bytes] = []
-    at = 0
-    for column in order.tolist():
-        end = at + _FLOAT_BYTES
-        parts += (heads[column], values[at:end])
-        at = end
-    body = b"".join(parts)
-    return b"".join((_RESULTS, _varint(len(body)), body))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +141,6 @@ class _Scores:
     even: NDArray[np.uint8] | None
 
 
-@lru_cache(maxsize=64)
 def _score_bytes(labels: tuple[str, ...]) -> _Scores | None:
     """None: a label is empty, which protobuf leaves out."""
     if not all(labels):
@@ -153,7 +156,23 @@ def _score_bytes(labels: tuple[str, ...]) -> _Scores | None:
     return _Scores(tuple(heads), even)
 
 
-def _even_rows(scores: NDArray[np.uint8], probabilities: NDArray[np.float32], top_k: int) -> bytes:
+def _rows(heads: tuple[bytes, ...], probabilities: NDArray[np.float32], top_k: int) -> list[bytes]:
+    order = (-probabilities).argsort(axis=1, kind="stable")
+    if top_k:
+        order = order[:, :top_k]
+    best = probabilities[np.arange(len(order))[:, None], order].astype("<f4", copy=False).tobytes()
+    written, at = [], 0
+    for columns in order.tolist():
+        parts: list[bytes] = []
+        for column in columns:
+            parts += (heads[column], best[at : at + _FLOAT_BYTES])
+            at += _FLOAT_BYTES
+        body = b"".join(parts)
+        written.append(b"".join((_RESULTS, _varint(len(body)), body)))
+    return written
+
+
+def _even_rows(scores: NDArray[np.uint8], probabilities: NDArray[np.float32], top_k: int) -> list[bytes]:
     """All rows at once, where every label takes the same number of bytes."""
     order = (-probabilities).argsort(axis=1, kind="stable")
     if top_k:
@@ -164,10 +183,8 @@ def _even_rows(scores: NDArray[np.uint8], probabilities: NDArray[np.float32], to
     filled[:, :, -_FLOAT_BYTES:] = best.view(np.uint8).reshape(rows, count, _FLOAT_BYTES)
     body_bytes = count * scores.shape[1]
     head = _RESULTS + _varint(body_bytes)
-    written = np.empty((rows, len(head) + body_bytes), np.uint8)
-    written[:, : len(head)] = np.frombuffer(head, np.uint8)
-    written[:, len(head) :] = filled.reshape(rows, body_bytes)
-    return written.tobytes()
+    body = filled.tobytes()
+    return [head + body[start : start + body_bytes] for start in range(0, rows * body_bytes, body_bytes)]
 
 
 def _varint(number: int) -> bytes:
@@ -180,27 +197,34 @@ def _varint(number: int) -> bytes:
     return bytes(written)
 
 
-def add_reconstructions(
-    results: MutableSequence[v1.Reconstruction],
-    arrays: Mapping[str, NDArray[np.float32]],
-    *,
-    threshold: float | None,
-    form: int,
-) -> None:
-    """Append the reconstruction of each row.
+class Reconstructions:
+    """Writes the field `results` of a ReconstructResponse, as `Classifications` does.
 
     Args:
-        results: of a ReconstructResponse; filled in place.
-        arrays: `error` float32 [rows], and `reconstruction` float32 [rows, height, width, channels] in 0…1,
-            which ERROR_ONLY does not need.
         threshold: error above which a row is anomalous; None: none is.
         form: what to send of the images.
     """
-    errors = arrays["error"].tolist()
-    images = [b""] * len(errors) if form == v1.ERROR_ONLY else _images(arrays["reconstruction"], form)
-    for error, image in zip(errors, images, strict=True):
-        anomalous = threshold is not None and error > threshold
-        results.add(error=error, anomalous=anomalous, image=image)  # type: ignore[attr-defined]  # as above
+
+    __slots__ = ("_form", "_threshold")
+
+    def __init__(self, *, threshold: float | None, form: int) -> None:
+        self._threshold = threshold
+        self._form = form
+
+    def __call__(self, errors: NDArray[np.float32], reconstruction: NDArray[np.float32] | None = None) -> list[bytes]:
+        """One element of the field per row.
+
+        Args:
+            errors: float32 [rows].
+            reconstruction: float32 [rows, height, width, channels] in 0…1, which ERROR_ONLY does not need.
+        """
+        images = repeat(b"") if reconstruction is None else _images(reconstruction, self._form)
+        return [self._row(error, image) for error, image in zip(errors.tolist(), images, strict=False)]
+
+    def _row(self, error: float, image: bytes) -> bytes:
+        anomalous = self._threshold is not None and error > self._threshold
+        result = v1.Reconstruction(error=error, anomalous=anomalous, image=image)
+        return v1.ReconstructResponse(results=(result,)).SerializeToString()
 
 
 def _images(reconstruction: NDArray[np.float32], form: int) -> list[bytes]:

@@ -154,18 +154,19 @@ class Desk:
     def finished(self, call: Call, status: Status) -> None:
         """Count and log a call, or one request of a stream, that has just been answered."""
         seconds = time.monotonic() - call.started
-        code = status.code.name
+        good = status is OK
+        code = "OK" if good else status.code.name
         self._telemetry.request_done(
             model=call.model,
             version=call.version,
             method=call.method,
             code=code,
             seconds=seconds,
-            images=call.images if status is OK else 0,
+            images=call.images if good else 0,
         )
         if self._traces is not None:
             self._traces.finished(call, status)
-        if _log.isEnabledFor(logging.INFO) and (status is not OK or next(self._good) % self._log_sample == 0):
+        if _log.isEnabledFor(logging.INFO) and (not good or next(self._good) % self._log_sample == 0):
             logs.event(
                 _log,
                 "call",

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from serving.model_config import Tuning
     from serving.plan import Decision, Stamp, Step
     from serving.repository import Model, Scan, Version
-    from serving.row_queue import BatchLimits
     from serving.shelf import Shelf
     from serving.telemetry import Telemetry
 
@@ -258,7 +257,8 @@ class Keeper:
             self._fail(version, stamp, f"{type(error).__name__}: {error}" if unforeseen else str(error))
             return False
         limits = replace(tuning.limits, joins=tuning.limits.joins and loaded.joins)
-        served.begin(loaded, replace(tuning, limits=limits), self._batcher(served, loaded, limits))
+        tuned = replace(tuning, limits=limits, executors=tuning.executors or loaded.executors)
+        served.begin(loaded, tuned, self._batcher(served, loaded, tuned))
         self._telemetry.reload(model=version.name, outcome="loaded")
         self._say(version, tuning)
         self._put(served)
@@ -277,12 +277,12 @@ class Keeper:
             fields |= {"max_queue_rows": limits.max_queue_rows, "executors": tuning.executors}
             logs.event(log, "config_honoured", **fields)
 
-    def _batcher(self, served: Served, loaded: Loaded, limits: BatchLimits) -> Batcher:
+    def _batcher(self, served: Served, loaded: Loaded, tuning: Tuning) -> Batcher:
         name, number = served.key
         batcher = Batcher(
             loaded.run,
-            limits=limits,
-            executors=served.tuning.executors,
+            limits=tuning.limits,
+            executors=tuning.executors,
             batch_done=partial(self._telemetry.batch_done, model=name, version=number),
             rejected=partial(self._telemetry.rejected, model=name, version=number),
             name=f"{name}-{number}",

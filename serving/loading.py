@@ -5,6 +5,8 @@ Knows no queue and no caller, and nothing of what else is loaded. What passes he
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     Run = Callable[[Mapping[str, NDArray[Any]], Sequence[str]], Mapping[str, NDArray[Any]]]
 
 _WARM_UP_BYTES: Final = 2**24
+_SHORT_SECONDS: Final = 0.01  # for a call of the most rows, by all CPUs
+_TRIES: Final = 3
 _ANSWERS: Final = {"classify": ("probabilities",), "reconstruct": ("error", "reconstruction")}
 _ROWS: Final = 3  # compared with each by itself
 _TOLERANCE: Final = 1e-3  # relative to the largest value; mixed rows are further apart
@@ -42,6 +46,7 @@ class Loaded:
         outputs: what it gives.
         bundle: what else is known of it; None for a plain ONNX file.
         joins: whether it computes row by row, so that rows of several callers may share a call.
+        executors: how many calls at a time suit it, where nobody said.
     """
 
     run: Run
@@ -49,6 +54,30 @@ class Loaded:
     outputs: tuple[TensorSpec, ...]
     bundle: Bundle | None
     joins: bool
+    executors: int = 1
+
+
+def load_to_fit(
+    version: Version, *, cpus: int, max_batch_rows: int, clock: Callable[[], float] = time.perf_counter
+) -> Loaded:
+    """Load a version to use the CPUs as suits it: short calls side by side on one each, a long call on all of them.
+
+    Threads that share a short call mostly wait for each other, and the calls that come meanwhile for all of them; a
+    long call is answered sooner by all CPUs, and hardly less often.
+
+    Args:
+        version: as for `load`.
+        cpus: that it may use.
+        max_batch_rows: as for `load`.
+        clock: by which calls are short or long.
+
+    Raises:
+        BadBundle: as `load` does.
+    """
+    loaded = load(version, threads=cpus, max_batch_rows=max_batch_rows)
+    if cpus == 1 or _call_seconds(loaded, max_batch_rows, clock) > _SHORT_SECONDS:
+        return loaded
+    return replace(load(version, threads=1, max_batch_rows=max_batch_rows), executors=cpus)
 
 
 def load(version: Version, *, threads: int | None, max_batch_rows: int) -> Loaded:
@@ -86,6 +115,21 @@ def load(version: Version, *, threads: int | None, max_batch_rows: int) -> Loade
             raise BadBundle(f"{where} failed its self-test: {error}") from error
         joins = False  # anybody's model may refuse zeros; its callers will be told what it says of their values
     return Loaded(run=session.run, inputs=session.inputs, outputs=session.outputs, bundle=bundle, joins=joins)
+
+
+def _call_seconds(loaded: Loaded, max_batch_rows: int, clock: Callable[[], float]) -> float:
+    """The quickest of a few calls of as many rows as the warm-up had at most; endless where it refuses zeros."""
+    rows = _warm_up_rows(loaded.inputs, max_batch_rows)[0] if loaded.joins else 1
+    feeds = {spec.name: _zeros(spec, rows) for spec in loaded.inputs}
+    quickest = math.inf
+    for _ in range(_TRIES):
+        started = clock()
+        try:
+            loaded.run(feeds, ())
+        except CalotypeError:
+            return math.inf
+        quickest = min(quickest, clock() - started)
+    return quickest
 
 
 # ---- is it what its bundle.json says ------------------------------------------------------------

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
-from typing import TYPE_CHECKING, Any, TextIO
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ROOT = "calotype"
+
+# Most words of a line, which is written at every call; whatever else is plain is found out with more effort.
+_PLAIN: Final = re.compile(r"[!#-<>-~]+")
 
 # Of a sentence or a word that a caller chose: a status travels as headers, for which 8 KiB are the limit, and gRPC
 # writes a byte that is not ASCII as three.
@@ -37,7 +42,8 @@ def event(log: logging.Logger, name: str, *, level: int = logging.INFO, **fields
         fields: what an operator would search for; `error=` takes an exception, whose sentence is logged.
     """
     if log.isEnabledFor(level):
-        log.log(level, name, extra={"fields": fields})
+        # As `log.log` would, but without a walk up the stack for the caller's line, which no form of ours writes.
+        log.handle(log.makeRecord(log.name, level, "", 0, name, (), None, extra={"fields": fields}))
 
 
 def configure(*, form: str, level: str, stream: TextIO | None = None) -> None:
@@ -95,10 +101,16 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 def _word(value: object) -> str:
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    if _PLAIN.fullmatch(text):
+        return text
     plain = text != "" and text.isprintable() and not any(mark in text for mark in ' "=')
     return text if plain else json.dumps(text)
 
 
 def _time(seconds: float) -> str:
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
+    return f"{_second(int(seconds))}.{int(seconds % 1 * 1000):03d}Z"
+
+
+@lru_cache(maxsize=4)
+def _second(whole: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))

@@ -76,14 +76,14 @@ class Tuning:
 
     Args:
         limits: of its batches and queues.
-        executors: calls at a time, per version.
+        executors: calls at a time, per version; 0: as fits, found out at load.
         timeout_ms: how long rows may wait whose caller has more time; 0: as long as the caller.
         policy: which versions.
         ignored: fields of config.pbtxt that are set and not honoured, as `field.in.field`.
     """
 
     limits: BatchLimits
-    executors: int = 1
+    executors: int = 0
     timeout_ms: float = 0.0
     policy: VersionPolicy = VersionPolicy()
     ignored: tuple[str, ...] = ()

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    Each = Callable[[Mapping[str, NDArray[Any]]], list[Any]]
+    """Makes one thing per row of a call's outputs."""
+
 Arrays = dict[str, "NDArray[Any]"]
 
 
@@ -52,19 +55,21 @@ class Request:
         outputs: the wanted ones; none: all.
         deadline: on the batcher's clock.
         future: resolved exactly once, by whoever `settle`s first.
-        make: what the future becomes, of the outputs; None: the outputs.
+        each: makes one thing per row of a call's outputs; None: the rows stay in the outputs.
+        make: what the future becomes, of the things or the outputs; None: those.
     """
 
     feeds: Arrays
     outputs: tuple[str, ...]
     deadline: float | None
     future: Any
-    make: Callable[[Arrays], Any] | None = None
+    each: Each | None = None
+    make: Callable[[Any], Any] | None = None
     arrived: float = 0.0
     rows: int = 0
     settled: bool = False
-    queued: OrderedDict[int, Piece] = field(default_factory=OrderedDict)  # those not taken yet
-    answers: list[Arrays | None] = field(default_factory=list)  # one per piece, None until it is computed
+    queued: dict[int, Piece] = field(default_factory=dict)  # those not taken yet
+    answers: list[Any] = field(default_factory=list)  # one per piece, None until it is computed
 
     def settle(self) -> bool:
         """True for the first who asks: that one resolves the future, and nobody else does."""
@@ -103,8 +108,28 @@ class Batch:
             return self.pieces[0].feeds
         return {name: np.concatenate([piece.feeds[name] for piece in self.pieces]) for name in self.pieces[0].feeds}
 
-    def split(self, answer: Mapping[str, NDArray[Any]]) -> list[Arrays]:
-        """The call's outputs, piece by piece, as views."""
+    def split(self, answer: Mapping[str, NDArray[Any]]) -> list[Any]:
+        """What the call's outputs are to each piece: views, or what its request makes of each row.
+
+        Requests that make the same of their rows, by the same function, have it made of all rows at once.
+        """
+        each = self.pieces[0].request.each
+        for piece in self.pieces:
+            if piece.request.each is not each:
+                return [_made(piece, part) for piece, part in zip(self.pieces, self._views(answer), strict=True)]
+        if each is None:
+            return self._views(answer)
+        made = each(answer)
+        if len(self.pieces) == 1:
+            return [made]
+        parts, start = [], 0
+        for piece in self.pieces:
+            end = start + piece.rows
+            parts.append(made[start:end])
+            start = end
+        return parts
+
+    def _views(self, answer: Mapping[str, NDArray[Any]]) -> list[Any]:
         if len(self.pieces) == 1:
             return [dict(answer)]
         parts, start = [], 0
@@ -113,6 +138,11 @@ class Batch:
             parts.append({name: array[start:end] for name, array in answer.items()})
             start = end
         return parts
+
+
+def _made(piece: Piece, part: Arrays) -> Any:
+    each = piece.request.each
+    return part if each is None else each(part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,27 +177,37 @@ class RowQueue:
         waiting = ", ".join(str([piece.rows for piece in bucket.values()]) for bucket in self._buckets.values())
         return f"RowQueue({self.rows} rows, {self.bytes} bytes: {waiting or 'empty'})"
 
-    def put(self, request: Request, *, now: float, retry_after_ms: int = 50) -> None:
+    def put(self, request: Request, *, now: float, retry_after_ms: Callable[[], int] = lambda: 50) -> None:
         """Accept a request.
 
         Raises:
             BadInput: inputs without rows, with different numbers of rows, or more than may ever wait.
             Overloaded: full at the moment; nothing was changed.
         """
-        rows = _rows(request.feeds) if self.limits.joins else 1
-        size_bytes = sum(_bytes(array) for array in request.feeds.values())
-        self._refuse(rows, size_bytes, retry_after_ms)
+        limits = self.limits
+        rows = _rows(request.feeds) if limits.joins else 1
+        size_bytes = _size_bytes(request.feeds)
+        if self.rows + rows > limits.max_queue_rows or self.bytes + size_bytes > limits.max_queue_bytes:
+            self._refuse(rows, size_bytes, retry_after_ms())
         request.rows, request.arrived = rows, now
-        bucket = _bucket(request, joins=self.limits.joins)
-        waiting = self._buckets.setdefault(bucket, OrderedDict())
+        bucket = _bucket(request, joins=limits.joins)
+        waiting = self._buckets.get(bucket)
+        if waiting is None:
+            waiting = self._buckets[bucket] = OrderedDict()
+        if rows <= limits.max_batch_rows:
+            self._add(waiting, Piece(request, 0, request.feeds, rows, size_bytes, bucket, self._numbers))
+            return
         for index, (feeds, count) in enumerate(self._split(request.feeds, rows)):
             share = size_bytes * count // rows
-            piece = Piece(request, index, feeds, count, share, bucket, self._numbers)
-            request.answers.append(None)
-            request.queued[piece.number] = waiting[piece.number] = piece
-            self._numbers += 1
-            self.rows += count
-            self.bytes += share
+            self._add(waiting, Piece(request, index, feeds, count, share, bucket, self._numbers))
+
+    def _add(self, waiting: OrderedDict[int, Piece], piece: Piece) -> None:
+        request, number = piece.request, piece.number
+        request.answers.append(None)
+        request.queued[number] = waiting[number] = piece
+        self._numbers = number + 1
+        self.rows += piece.rows
+        self.bytes += piece.size_bytes
 
     def remove(self, request: Request) -> None:
         """Forget what still waits of a request: its caller hung up, or a part of it failed."""
@@ -241,8 +281,6 @@ class RowQueue:
 
     def _refuse(self, rows: int, size_bytes: int, retry_after_ms: int) -> None:
         limits = self.limits
-        if self.rows + rows <= limits.max_queue_rows and self.bytes + size_bytes <= limits.max_queue_bytes:
-            return
         for count, waiting, limit, name in (
             (rows, self.rows, limits.max_queue_rows, "max_queue_rows"),
             (size_bytes, self.bytes, limits.max_queue_bytes, "max_queue_bytes"),
@@ -261,8 +299,6 @@ class RowQueue:
 
     def _split(self, feeds: Arrays, rows: int) -> list[tuple[Arrays, int]]:
         most = self.limits.max_batch_rows
-        if rows <= most:
-            return [(feeds, rows)]
         return [
             ({name: array[start : start + most] for name, array in feeds.items()}, min(most, rows - start))
             for start in range(0, rows, most)
@@ -290,6 +326,13 @@ def _rows(feeds: Arrays) -> int:
             + (", ".join(f"{name}={count}" for name, count in counts.items()) or "no inputs")
         )
     return int(next(iter(feeds.values())).shape[0])
+
+
+def _size_bytes(feeds: Arrays) -> int:
+    total = 0
+    for array in feeds.values():
+        total += _bytes(array)
+    return total
 
 
 def _bytes(array: NDArray[Any]) -> int:

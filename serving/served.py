@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from serving.loading import Loaded
     from serving.model_config import Tuning
     from serving.plan import Stamp
+    from serving.row_queue import Each
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class Served:
     bundle: Bundle | None = None
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+    output_names: frozenset[str] = frozenset()
 
     @property
     def key(self) -> tuple[str, int]:
@@ -81,6 +83,7 @@ class Served:
         """Take what was loaded; the batcher is running."""
         self.tuning = tuning
         self.bundle, self.inputs, self.outputs = loaded.bundle, loaded.inputs, loaded.outputs
+        self.output_names = frozenset(spec.name for spec in loaded.outputs)
         self.batcher = batcher
 
     def end(self) -> None:
@@ -152,7 +155,8 @@ class Handle:
         *,
         outputs: Sequence[str] = (),
         deadline: float | None = None,
-        make: Callable[[dict[str, NDArray[Any]]], Any] | None = None,
+        each: Each | None = None,
+        make: Callable[[Any], Any] | None = None,
     ) -> Future[Any]:
         """Accept rows for the model's next call; never blocks.
 
@@ -160,7 +164,9 @@ class Handle:
             feeds: an array for every input, by name, rows first.
             outputs: names of the wanted ones; none: all.
             deadline: in time.monotonic() seconds; rows that still wait then are not computed.
-            make: makes the answer of the wanted outputs, in the thread that computed them; None: they are the answer.
+            each: makes one thing per row of the wanted outputs, in the thread that computed them, once per call for all
+                who name the same function; None: the outputs stay arrays.
+            make: makes the answer of these rows' things, or outputs, in the same thread; None: they are the answer.
 
         Returns:
             The answer for these rows. Cancelling it says that the caller hung up.
@@ -179,19 +185,23 @@ class Handle:
         if timeout_ms:
             latest = time.monotonic() + timeout_ms / 1000
             deadline = latest if deadline is None else min(deadline, latest)
-        return batcher.submit(dict(feeds), outputs=outputs, deadline=deadline, make=make)
+        return batcher.submit(dict(feeds), outputs=outputs, deadline=deadline, each=each, make=make)
 
     def _check(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> None:
         """Refuse before the queue what would fail the neighbours' batch."""
-        inputs = self._served.inputs
+        inputs, known = self._served.inputs, self._served.output_names
         for spec in inputs:
             array = feeds.get(spec.name)
-            if array is not None:
-                check(spec, array)
-        if len(feeds) != len(inputs) or any(spec.name not in feeds for spec in inputs):
+            if array is None:
+                break
+            check(spec, array)
+        else:
+            if len(feeds) == len(inputs) and known.issuperset(outputs):
+                return
+        if feeds.keys() != {spec.name for spec in inputs}:
             expected = [spec.name for spec in inputs]
             raise BadInput(f"Model {self.name!r} takes the inputs {expected}. Received: {sorted(feeds)}")
-        for name in outputs:
-            if all(spec.name != name for spec in self._served.outputs):
-                known = [spec.name for spec in self._served.outputs]
-                raise BadInput(f"Model {self.name!r} gives the outputs {known}. Received: {name!r}")
+        other = next(name for name in outputs if name not in known)
+        raise BadInput(
+            f"Model {self.name!r} gives the outputs {[spec.name for spec in self._served.outputs]}. Received: {other!r}"
+        )

@@ -242,6 +242,8 @@ def spare_the_collector() -> None:
 def _loader(cpus: int) -> Callable[[Version, Tuning], loading.Loaded]:
     def load(version: Version, tuning: Tuning) -> loading.Loaded:
         rows = tuning.limits.max_batch_rows if tuning.limits.joins else 1
+        if not tuning.executors:
+            return loading.load_to_fit(version, cpus=cpus, max_batch_rows=rows)
         return loading.load(version, threads=max(1, cpus // tuning.executors), max_batch_rows=rows)
 
     return load

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from concurrent.futures import Future
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from serving.bundle import Bundle
@@ -25,29 +24,27 @@ if TYPE_CHECKING:
 
 NAME = "calotype.v1.PredictionService"
 
+_FORMS = frozenset(v1.ReconstructionForm.values())
 _CALLED_INSTEAD = {"classify": "Classify", "reconstruct": "Reconstruct"}
 _BAD_IMAGE = "INVALID_ARGUMENT"
+_MOST_WRITERS = 256
 
 
-@dataclass(slots=True)  # one per call: a frozen one takes five times as long to make
-class _Task:
-    """What of a prediction depends on the task.
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """How a version's answers are written, for one way to ask; shared by its calls, so that rows are written together.
 
     Args:
-        name: as bundles call it.
+        bundle: of the version.
+        head: the fields that are the same in every answer, as bytes.
         outputs: of the model, that the answer is made of.
-        response: the empty answer.
-        fill: appends one result per row to the answer.
-        failure: the result that stands for an unreadable image.
-        encode: one result per row as bytes, to be appended to the answer's; None: `fill` is all there is.
+        each: one element of the field `results` per row, as bytes.
     """
 
-    name: str
+    bundle: Bundle
+    head: bytes
     outputs: tuple[str, ...]
-    response: Any
-    fill: Callable[[Bundle, Any, Mapping[str, NDArray[Any]]], None]
-    failure: Callable[[str], Any]
-    encode: Callable[[Bundle, Mapping[str, NDArray[Any]]], bytes] | None = None
+    each: Callable[[Mapping[str, NDArray[Any]]], list[bytes]]
 
 
 class PredictionService:
@@ -61,39 +58,18 @@ class PredictionService:
     def __init__(self, registry: Registry, decoder: Decoder) -> None:
         self._registry = registry
         self._decoder = decoder
+        self._writers: dict[tuple[str, int, int], _Writer] = {}
 
-    def classify(self, request: v1.ClassifyRequest, call: Call) -> Future[v1.ClassifyResponse]:
+    def classify(self, request: v1.ClassifyRequest, call: Call) -> Future[Any]:
         """Score the labels for each image."""
+        return self._predict(request, call, "classify", request.top_k)
 
-        def fill(bundle: Bundle, results: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
-            labels, top_k = bundle.labels, request.top_k
-            codec.add_classifications(results, arrays["probabilities"], labels, top_k=top_k)
-
-        def encode(bundle: Bundle, arrays: Mapping[str, NDArray[Any]]) -> bytes:
-            return codec.classifications(arrays["probabilities"], bundle.labels, top_k=request.top_k)
-
-        def failure(message: str) -> v1.Classification:
-            return v1.Classification(error=v1.Failure(code=_BAD_IMAGE, message=message))
-
-        task = _Task("classify", ("probabilities",), v1.ClassifyResponse(), fill, failure, encode)
-        return self._predict(request, call, task)
-
-    def reconstruct(self, request: v1.ReconstructRequest, call: Call) -> Future[v1.ReconstructResponse]:
+    def reconstruct(self, request: v1.ReconstructRequest, call: Call) -> Future[Any]:
         """Reconstruct each image and measure the error."""
         form = request.form
-        if form not in v1.ReconstructionForm.values():
+        if form not in _FORMS:
             raise BadInput(f"`form` must be ERROR_ONLY (0), PNG (1) or PIXELS (2). Received: {form}")
-
-        def fill(bundle: Bundle, results: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
-            threshold = None if bundle.threshold is None else bundle.threshold.error
-            codec.add_reconstructions(results, arrays, threshold=threshold, form=form)
-
-        def failure(message: str) -> v1.Reconstruction:
-            return v1.Reconstruction(failure=v1.Failure(code=_BAD_IMAGE, message=message))
-
-        outputs = ("error",) if form == v1.ERROR_ONLY else ("error", "reconstruction")
-        task = _Task("reconstruct", outputs, v1.ReconstructResponse(), fill, failure)
-        return self._predict(request, call, task)
+        return self._predict(request, call, "reconstruct", form)
 
     def list_models(self, _request: v1.ListModelsRequest, _call: Call) -> Future[v1.ListModelsResponse]:
         """Every version that the registry knows of."""
@@ -110,25 +86,38 @@ class PredictionService:
             _method("ListModels", v1.ListModelsRequest, self.list_models),
         )
 
-    def _predict(self, request: Any, call: Call, task: _Task) -> Future[Any]:
+    def _predict(self, request: Any, call: Call, task: str, choice: int) -> Future[Any]:
         """The request's images through its model; the handle is held until the work is accepted."""
         call.request_id, call.model = request.request_id, request.model
-        handle = self._registry.acquire(request.model, request.version)
+        handle = self._registry.acquire(call.model, request.version)
         decoding: Future[Rows] | None = None
         try:
             call.version = handle.version
-            bundle = _bundle(handle, task.name)
-            rows = self._rows(request.images, bundle, call)
+            writer = self._writer(handle, task, choice)
+            rows = self._rows(request.images, writer.bundle, call)
             if isinstance(rows, Rows):
-                return _infer(handle, rows, call, task)
+                return _infer(handle, rows, call, writer)
             decoding = rows
         finally:
             if decoding is None:
                 handle.release()
         answer: Answer[Any] = Answer()
-        answer.continue_with(decoding, lambda rows: answer.follow(_infer(handle, rows, call, task), _itself))
+        answer.continue_with(decoding, lambda rows: answer.follow(_infer(handle, rows, call, writer), _itself))
         decoding.add_done_callback(lambda _: handle.release())
         return answer
+
+    def _writer(self, handle: Handle, task: str, choice: int) -> _Writer:
+        bundle = _bundle(handle, task)
+        if task == "classify" and choice >= len(bundle.labels):
+            choice = 0
+        key = (handle.name, handle.version, choice)
+        writer = self._writers.get(key)
+        if writer is None or writer.bundle is not bundle:
+            if len(self._writers) >= _MOST_WRITERS:
+                self._writers.clear()
+            make = _classifications if task == "classify" else _reconstructions
+            writer = self._writers[key] = make(bundle, handle, choice)
+        return writer
 
     def _rows(self, images: v1.Images, bundle: Bundle, call: Call) -> Rows | Future[Rows]:
         """The rows at once where they are pixels of the model's size, else a future of them."""
@@ -148,34 +137,53 @@ class PredictionService:
         return self._decoder.read(files, bundle.image, call)
 
 
-def _infer(handle: Handle, rows: Rows, call: Call, task: _Task) -> Future[Any]:
+def _classifications(bundle: Bundle, handle: Handle, top_k: int) -> _Writer:
+    write = codec.Classifications(bundle.labels, top_k=top_k)
+    head = v1.ClassifyResponse(model=handle.name, version=handle.version).SerializeToString()
+    return _Writer(bundle, head, ("probabilities",), lambda arrays: write(arrays["probabilities"]))
+
+
+def _reconstructions(bundle: Bundle, handle: Handle, form: int) -> _Writer:
+    threshold = None if bundle.threshold is None else bundle.threshold.error
+    write = codec.Reconstructions(threshold=threshold, form=form)
+    head = v1.ReconstructResponse(model=handle.name, version=handle.version).SerializeToString()
+    outputs = ("error",) if form == v1.ERROR_ONLY else ("error", "reconstruction")
+    return _Writer(bundle, head, outputs, lambda arrays: write(arrays["error"], arrays.get("reconstruction")))
+
+
+def _infer(handle: Handle, rows: Rows, call: Call, writer: _Writer) -> Future[Any]:
     """The answer for some rows; without any there is nothing to compute."""
-    bundle = handle.bundle
-    assert bundle is not None  # noqa: S101 `_bundle` saw to it
-    respond = _responder(call, bundle, rows, task)
+    respond = _responder(writer, call.request_id, rows.failures)
     if not len(rows.pixels):
-        return answered(respond({}))
-    feeds = {bundle.inputs[0].name: rows.pixels}
-    return handle.infer(feeds, outputs=task.outputs, deadline=call.deadline, make=call.watched(respond))
+        return answered(respond([]))
+    feeds = {writer.bundle.inputs[0].name: rows.pixels}
+    make = call.watched(respond)
+    return handle.infer(feeds, outputs=writer.outputs, deadline=call.deadline, each=writer.each, make=make)
 
 
 def _itself(message: Any) -> Any:
     return message
 
 
-def _responder(call: Call, bundle: Bundle, rows: Rows, task: _Task) -> Callable[[Mapping[str, NDArray[Any]]], Any]:
-    def respond(arrays: Mapping[str, NDArray[np.float32]]) -> Any:
-        response = task.response
-        response.model, response.version, response.request_id = call.model, call.version, call.request_id
-        if task.encode is not None and arrays and not rows.failures:
-            return Encoded(response.SerializeToString() + task.encode(bundle, arrays))
-        if arrays:
-            task.fill(bundle, response.results, arrays)
-        for position, message in sorted(rows.failures.items()):
-            response.results.insert(position, task.failure(message))
-        return response
+def _responder(writer: _Writer, request_id: str, failures: Mapping[int, str]) -> Callable[[list[bytes]], Encoded]:
+    head = writer.head
+    if request_id:
+        head += v1.ClassifyResponse(request_id=request_id).SerializeToString()
+
+    def respond(results: list[bytes]) -> Encoded:
+        for position, message in sorted(failures.items()):
+            results.insert(position, _failed(writer.bundle.task, message))
+        return Encoded(head + b"".join(results))
 
     return respond
+
+
+def _failed(task: str, message: str) -> bytes:
+    """The element of `results` that stands for an unreadable image."""
+    failure = v1.Failure(code=_BAD_IMAGE, message=message)
+    if task == "classify":
+        return v1.ClassifyResponse(results=(v1.Classification(error=failure),)).SerializeToString()
+    return v1.ReconstructResponse(results=(v1.Reconstruction(failure=failure),)).SerializeToString()
 
 
 def _bundle(handle: Handle, task: str) -> Bundle:

@@ -79,7 +79,15 @@ class ServeSettings:
     max_queue_bytes: int = _setting(
         256 * MIB, About("The most input bytes waiting per model version.", "bytes", 1024, 2**40)
     )
-    executors: int = _setting(1, About("Model calls at a time per model version.", "calls", 1, 256))
+    executors: int = _setting(
+        0,
+        About(
+            "Model calls at a time per model version; 0: one per CPU where calls are short, else one with all CPUs.",
+            "calls",
+            0,
+            256,
+        ),
+    )
     workers: int = _setting(1, About("Processes on the gRPC port, each with all models.", "processes", 1, 256))
     max_streams: int = _setting(
         256,

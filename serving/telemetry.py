@@ -19,7 +19,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
@@ -49,6 +49,13 @@ class Histogram:
         """Count `value`, `times` over."""
         self.counts[bisect_left(self.bounds, value)] += times
         self.total += value * times
+
+    def add_all(self, values: Sequence[float]) -> None:
+        """Count each value, once."""
+        counts, bounds = self.counts, self.bounds
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self.total += sum(values)
 
     def join(self, other: Histogram) -> None:
         """Count what another histogram of the same bounds counted."""
@@ -199,10 +206,9 @@ class Telemetry(Collector):
         """
         with self._lock:
             account = self._account(model, version)
-            key = (method, code)
-            histogram = account.method_code.get(key)
+            histogram = account.method_code.get((method, code))
             if histogram is None:
-                histogram = account.method_code[key] = Histogram(SECONDS)
+                histogram = account.method_code[method, code] = Histogram(SECONDS)
             histogram.add(seconds)
             if images:
                 account.images[method] = account.images.get(method, 0) + images
@@ -210,14 +216,13 @@ class Telemetry(Collector):
                 account.last_request_unix_ms = int(self._unix_clock() * 1000)
 
     def batch_done(
-        self, *, model: str, version: int, rows: int, queue_seconds: Iterable[float], compute_seconds: float
+        self, *, model: str, version: int, rows: int, queue_seconds: Sequence[float], compute_seconds: float
     ) -> None:
         """One model call answered: its rows, what each part of it had waited, and how long it took."""
         with self._lock:
             account = self._account(model, version)
-            for waited in queue_seconds:
-                account.queue.add(waited)
-                account.felt_seconds += compute_seconds
+            account.queue.add_all(queue_seconds)
+            account.felt_seconds += compute_seconds * len(queue_seconds)
             account.compute.add(compute_seconds)
             account.rows.add(rows)
             size = account.sizes.setdefault(rows, [0, 0.0])
@@ -308,6 +313,9 @@ class Telemetry(Collector):
         return (model, "") if any(model == name for name, _ in self._states) else ("", "")
 
     def _account(self, model: str, version: int) -> _Account:
+        account = self._accounts.get((model, str(version)))
+        if account is not None:
+            return account
         names = self._names(model, version)
         account = self._accounts.get(names)
         if account is None:

@@ -36,6 +36,9 @@ SINGLE = {"64 in flight": Load(8, 8), "16 in flight": Load(4, 4), "1 in flight":
 BATCHED = Load(8, 1)
 ROWS = 32
 ONE_IN_FLIGHT = "1 in flight"
+STREAM_CLASSIFY = "/calotype.v1.PredictionService/StreamClassify"
+STREAMED = Load(8, 1)
+MESSAGES = 256
 
 _ROOT = Path(__file__).parents[2]
 _SERVE = "import sys; from serving import cli; sys.exit(cli.run(cli.load('serve'), sys.argv[1:]))"
@@ -72,22 +75,27 @@ def started(*arguments: str, kill: bool = False) -> Iterator[str]:
 def serving(
     models: Path, form: str, flags: Sequence[str], *, expected: Collection[str] = (), kill: bool = False
 ) -> Iterator[Side]:
-    """Our server with one transport; any status from it but OK and what is expected ends the program."""
-    options = ("--models", str(models), "--port", "0", "--http-port", "0", "--transport", form, *flags)
-    with started("-c", _SERVE, *options, kill=kill) as line:
-        addresses = [word.rpartition(":")[2] for word in line.split() if "://" in word]
-        side = Side(int(addresses[0]), int(addresses[1]))
+    """Our server of the LeNet-5; otherwise as `listening`."""
+    with listening(models, form, flags, expected=expected, kill=kill) as side:
         with grpc.insecure_channel(f"127.0.0.1:{side.port}") as channel:
             classify: Any = channel.unary_unary(CLASSIFY)
             answer = v1.ClassifyResponse.FromString(classify(request(ROWS), timeout=20))
             if len(answer.results) != ROWS or len(answer.results[0].labels) != len(lenet5.LABELS):
                 sys.exit(f"The server answered nonsense: {answer}")
         yield side
-        refused = codes(side) - {
-            "OK",
-            "CANCELLED",
-            *expected,
-        }  # h2load hangs up at its end
+
+
+@contextlib.contextmanager
+def listening(
+    models: Path, form: str, flags: Sequence[str], *, expected: Collection[str] = (), kill: bool = False
+) -> Iterator[Side]:
+    """Our server with one transport; any status from it but OK and what is expected ends the program."""
+    options = ("--models", str(models), "--port", "0", "--http-port", "0", "--transport", form, *flags)
+    with started("-c", _SERVE, *options, kill=kill) as line:
+        addresses = [word.rpartition(":")[2] for word in line.split() if "://" in word]
+        side = Side(int(addresses[0]), int(addresses[1]))
+        yield side
+        refused = codes(side) - {"OK", "CANCELLED", *expected}  # h2load hangs up at its end
         if refused:
             sys.exit(f"The server answered {refused}: these figures are worth nothing.")
 
@@ -116,6 +124,9 @@ def measure(sides: dict[str, Side], echo: Side, model: Path, seconds: int) -> di
         for name, side in {"echo": echo, **sides}.items():
             got = h2load.run(side.port, CLASSIFY, one, load, seconds=seconds)
             figures[name, cell] = got.median_ms if cell == ONE_IN_FLIGHT else got.calls_per_second
+    for name, side in sides.items():
+        got = h2load.run(side.port, STREAM_CLASSIFY, one, STREAMED, seconds=seconds, messages=MESSAGES)
+        figures[name, "streamed"] = got.calls_per_second * MESSAGES
     figures["bare", "32 images"] = bare(model, seconds)
     for name, side in sides.items():
         got = h2load.run(side.port, CLASSIFY, many, BATCHED, seconds=seconds)
@@ -137,6 +148,9 @@ def report(rounds: list[dict[tuple[str, str], float]], forms: Sequence[str]) -> 
         words = [f"echo {median('echo', cell):{form}}"]
         words += [f"{side} {median(side, cell):{form}} ({ratio(side, 'echo', cell):.2f}x)" for side in forms]
         print(f"1 image, {cell}, {unit}: " + ", ".join(words))
+    against = {side: statistics.median(f[side, "streamed"] / f[side, "64 in flight"] for f in rounds) for side in forms}
+    words = [f"{side} {median(side, 'streamed'):.0f} ({against[side]:.2f}x its unary)" for side in forms]
+    print(f"1 image per message, {STREAMED.connections} streams of {MESSAGES}, messages/s: " + ", ".join(words))
     words = [f"bare {median('bare', '32 images'):.0f}"]
     words += [f"{side} {median(side, '32 images'):.0f} ({ratio(side, 'bare', '32 images'):.2f}x)" for side in forms]
     print(f"{ROWS} images, {BATCHED.connections} in flight, images/s: " + ", ".join(words))

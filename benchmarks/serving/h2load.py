@@ -47,15 +47,25 @@ def framed(message: bytes) -> bytes:
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
-def run(port: int, path: str, message: bytes, load: Load, *, seconds: int, per_second: float | None = None) -> Measured:
+def run(
+    port: int,
+    path: str,
+    message: bytes,
+    load: Load,
+    *,
+    seconds: int,
+    per_second: float | None = None,
+    messages: int = 1,
+) -> Measured:
     """Call one method for so long, as fast as it is answered or so many times a second.
 
-    h2load counts HTTP statuses, so the caller must know that the answers are right.
+    A call sends its message once, or several times, which makes it a stream. h2load counts HTTP statuses, so the caller
+    must know that the answers are right.
     """
     pace = () if per_second is None else ("--rps", f"{per_second / load.connections:.3f}")
     with tempfile.TemporaryDirectory() as folder:
         frame, log = Path(folder) / "frame", Path(folder) / "log"
-        frame.write_bytes(framed(message))
+        frame.write_bytes(framed(message) * messages)
         done = subprocess.run(
             [
                 "h2load",

@@ -102,9 +102,7 @@ def main() -> None:
                 flood.join()
         probes = prober.probes()
         wrong = [probe for probe in probes if probe.code != "OK"]
-        print(
-            f"{chosen.reloads} reloads in {seconds:.0f} s under load; {len(wrong)} of {len(probes)} answers failed"
-        )
+        print(f"{chosen.reloads} reloads in {seconds:.0f} s under load; {len(wrong)} of {len(probes)} answers failed")
         p50_ms, p99_ms = (percentile(probes, quantile, code="OK") for quantile in (0.5, 0.99))
         print(f"their times: p50 {p50_ms:.1f} ms, p99 {p99_ms:.1f} ms")
         print(f"versions seen: {len(judge.versions)}; every status that the server counted was OK")

@@ -6,7 +6,6 @@ batch is a few operations on one call; its tag is a function that gets the event
 
 from __future__ import annotations
 
-import math
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 _NO_FLAGS: Final = 0
 _OK: Final = 0
 _LONG_AGO: Final = 0.0
-_FOREVER_SECONDS: Final = 10.0 * 365 * 86_400
+_END_OF_TIME: Final = time.time() + 10.0 * 365 * 86_400
 
 
 class Port:
@@ -93,10 +92,12 @@ def path_of(event: Any) -> str:
     return str(event.call_details.method, "latin-1")
 
 
-def deadline_of(event: Any) -> float | None:
-    """The deadline of a new call in time.monotonic() seconds; None: it has none."""
-    remaining = event.call_details.deadline - time.time()
-    return None if math.isnan(remaining) or remaining > _FOREVER_SECONDS else time.monotonic() + remaining
+def deadline_of(event: Any, now: float) -> float | None:
+    """The deadline of a new call in time.monotonic() seconds, which are `now`; None: it has none."""
+    deadline: float = event.call_details.deadline
+    if not deadline < _END_OF_TIME:
+        return None
+    return now + deadline - time.time()
 
 
 def metadata_of(event: Any) -> dict[str, str | bytes]:

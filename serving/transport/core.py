@@ -159,12 +159,12 @@ class CoreTransport:
                 raise
 
     def _begin(self, event: Any, method: Method, desk: Desk) -> None:
-        make_call = partial(
-            _call, method.name, deadline=completion.deadline_of(event), metadata=completion.metadata_of(event)
-        )
+        now = time.monotonic()
+        deadline, metadata = completion.deadline_of(event, now), completion.metadata_of(event)
         if method.refuse is None:
-            UnaryCall(self._unheard, event.call, method, desk, make_call()).begin()
+            UnaryCall(self._unheard, event.call, method, desk, Call(method.name, deadline, metadata, now)).begin()
             return
+        make_call = partial(_call, method.name, deadline=deadline, metadata=metadata)
         options = self._options
         stream = StreamCall(event.call, method, desk, make_call=make_call, options=options, left=self._left)
         with self._lock:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from serving.bundle import Bundle
 
 
-TUNING = Tuning(limits=BatchLimits())
+TUNING = Tuning(limits=BatchLimits(), executors=1)
 
 
 @dataclass
@@ -61,10 +61,11 @@ class FakeHandle:
     def release(self):
         self.open -= 1
 
-    def infer(self, feeds, *, outputs=(), deadline=None, make=None) -> Future[Any]:
+    def infer(self, feeds, *, outputs=(), deadline=None, each=None, make=None) -> Future[Any]:
         if make is not None:
             answer: Answer[Any] = Answer()
-            answer.follow(self.infer(feeds, outputs=outputs, deadline=deadline), make)
+            made = make if each is None else lambda arrays: make(each(arrays))
+            answer.follow(self.infer(feeds, outputs=outputs, deadline=deadline), made)
             return answer
         self.registry.deadlines.append(deadline)
         if self.registry.trouble is not None:

@@ -89,6 +89,49 @@ def test_rows_that_wait_while_the_executor_is_busy_are_computed_together():
         assert answer.result(0)["double"].tolist() == [[20.0 + 2 * rows] * 2] * rows
 
 
+def test_callers_who_make_the_same_of_their_rows_have_it_made_in_one_go():
+    """And still each gets its own rows' things, a request of several calls too."""
+    made = []
+
+    def double(arrays):
+        made.append(len(arrays["double"]))
+        return [row[0] for row in arrays["double"].tolist()]
+
+    rig = Rig(max_batch_rows=4)
+    answers = [rig.submit(rows, value, each=double, make=sum) for rows, value in ((1, 1.0), (2, 5.0), (6, 7.0))]
+    while rig.step():
+        pass
+    assert [answer.result(0) for answer in answers] == [2.0, 20.0, 84.0]
+    assert made == rig.sizes == [3, 4, 2]
+
+
+def test_callers_who_make_different_things_of_their_rows_may_share_a_call():
+    """What one makes is not what its neighbour gets."""
+    rig = Rig()
+    one = rig.submit(2, 1.0, each=lambda arrays: ["one"] * len(arrays["double"]))
+    other = rig.submit(1, 1.0, each=lambda arrays: ["other"] * len(arrays["double"]))
+    plain = rig.submit(1, 4.0)
+    rig.step()
+    assert rig.sizes == [4]
+    assert (one.result(0), other.result(0)) == (["one", "one"], ["other"])
+    assert plain.result(0)["double"].tolist() == [[8.0, 8.0]]
+
+
+def test_making_that_fails_fails_its_callers_and_leaves_the_batcher_at_work():
+    """As a failing model would."""
+    rig = Rig()
+
+    def fail(_arrays):
+        raise RuntimeError("cannot be written")
+
+    failed = rig.submit(1, each=fail)
+    rig.step()
+    assert isinstance(failed.exception(0), RuntimeError)
+    after = rig.submit(1)
+    rig.step()
+    assert after.result(0)["double"].tolist() == [[2.0, 2.0]]
+
+
 def test_an_idle_executor_starts_at_once_when_no_wait_is_set():
     rig = Rig()
     rig.submit(1)

@@ -76,7 +76,8 @@ def test_results_written_by_hand_are_what_protobuf_writes(data, rows, classes, t
     names = st.text("abc", min_size=2, max_size=2) if same_length else NAMES
     labels = tuple(data.draw(st.lists(names, min_size=classes, max_size=classes)))
     head = v1.ClassifyResponse(model="m", version=3, request_id="r")
-    by_hand = head.SerializeToString() + codec.classifications(probabilities, labels, top_k=top_k)
+    write = codec.Classifications(labels, top_k=top_k)
+    by_hand = b"".join((head.SerializeToString(), *write(probabilities)))
     codec.add_classifications(head.results, probabilities, labels, top_k=top_k)
     assert by_hand == head.SerializeToString()
 

@@ -1,6 +1,7 @@
 """Loading: only what is whole, says what it is, and answers with finite numbers may serve."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from serving import repository
 from serving.bundle import TensorSpec, Threshold
 from serving.errors import BadBundle
 from serving.images import ImageSpec
-from serving.loading import load
+from serving.loading import load, load_to_fit
 from tests.serving import fake_models
 
 
@@ -28,6 +29,20 @@ def test_a_bundle_is_loaded_and_answers_as_it_should(tmp_path):
     np.testing.assert_allclose(answer, fake_models.expected_probabilities(pixels), atol=1e-6)
     assert loaded.joins
     assert loaded.bundle.labels == fake_models.LABELS
+
+
+@pytest.mark.parametrize(("seconds", "cpus", "executors"), [(0.001, 4, 4), (0.1, 4, 1), (0.001, 1, 1)])
+def test_short_calls_run_side_by_side_and_long_ones_on_all_cpus(tmp_path, seconds, cpus, executors):
+    """By a clock that says how long its calls are; answers are the same either way."""
+    fake_models.publish_classifier(tmp_path)
+    ticks = itertools.count()
+    version = find(tmp_path)
+    loaded = load_to_fit(version, cpus=cpus, max_batch_rows=16, clock=lambda: next(ticks) * seconds)
+    assert loaded.executors == executors
+    assert loaded.run.__self__.threads == cpus // executors
+    pixels = fake_models.pixels(3)
+    answer = loaded.run({"image": pixels}, ())["probabilities"]
+    np.testing.assert_allclose(answer, fake_models.expected_probabilities(pixels), atol=1e-6)
 
 
 def test_a_plain_model_is_loaded_without_a_bundle(tmp_path):

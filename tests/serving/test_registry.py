@@ -416,7 +416,7 @@ def test_a_configuration_takes_the_place_of_the_servers_sizes_for_its_model_alon
         assert (handle.tuning.limits.max_batch_rows, handle.tuning.executors) == (5, 3)
         assert [thread.name for thread in threading.enumerate()].count("m-2-2") == 1
     with configured.registry.acquire("other") as handle:
-        assert handle.tuning == Tuning(limits=BatchLimits())
+        assert handle.tuning == Tuning(limits=BatchLimits(), executors=1)
 
 
 def test_several_versions_are_served_at_once_and_0_is_the_newest_of_them(configured):
