@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from serving.session import available_cpus
 
@@ -52,6 +52,30 @@ def start() -> int:
         tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
         tensorflow.config.list_logical_devices()  # starts the runtime, which has something to say as well
     return threads
+
+
+def strategy(devices: str) -> Any | None:
+    """How the devices of this machine train together: mirrored, where there are several and `all` are asked for.
+
+    Args:
+        devices: one or all, as `config.Recipe.devices` says.
+
+    Returns:
+        a `tf.distribute.Strategy` over all GPUs, or over all logical CPUs where there is no GPU; None: the one
+        device that TensorFlow takes by itself.
+    """
+    if devices == "one":
+        return None
+    tensorflow = importlib.import_module("tensorflow")
+    found = [device.name for kind in ("GPU", "CPU") for device in tensorflow.config.list_logical_devices(kind)]
+    kind = "GPU" if any("GPU" in name for name in found) else "CPU"
+    chosen = [name for name in found if kind in name]
+    if len(chosen) == 1:
+        return None
+    # The default, collective operations, meets in another order on each device once a step has several of them
+    # (gradients, and batch normalisation's means) and fails with mismatched shapes.
+    adding = tensorflow.distribute.ReductionToOneDevice()
+    return tensorflow.distribute.MirroredStrategy(chosen, cross_device_ops=adding)
 
 
 @contextlib.contextmanager

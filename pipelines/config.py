@@ -120,6 +120,8 @@ class Recipe(BaseModel):
     """Epochs without a better validation loss after which training stops; 0: never before the end."""
     loss: str | None = None
     """None: chosen from the task and the number of classes."""
+    devices: Literal["one", "all"] = "one"
+    """All: every GPU of the machine, or without one every logical CPU, takes its share of each step."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Of weights, shuffling and dropout; and of a new dataset's split, where `data.seed` is None."""
     quantize: Literal["none", "int8"] = "none"
@@ -168,6 +170,8 @@ class Recipe(BaseModel):
         values = {**self.to_dict(), "architecture": self.family}
         if self.data.seed is None:
             values["data"]["seed"] = self.seed
+        if self.devices == "one":
+            del values["devices"]  # as when there was no such key: what is finished stays finished
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -49,7 +49,11 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a training is besides its model and rows; fields as in `config.Recipe`."""
+    """What a training is besides its model and rows; fields as in `config.Recipe`.
+
+    With a `strategy`, of `tf.distribute`, model and optimizer were made in its scope, and each of its devices takes its
+    share of every step's rows.
+    """
 
     objective: Objective
     optimizer: Any
@@ -59,6 +63,7 @@ class Plan:
     patience: int = 0
     augment: Callable[[Any, Any], Any] | None = None
     class_weights: NDArray[np.float32] = field(default_factory=lambda: np.ones(1, np.float32))
+    strategy: Any | None = None
 
 
 class Training:
@@ -193,14 +198,18 @@ def _train_function(model: Any, plan: Plan) -> Callable[..., Any]:
     weights = tf.constant(plan.class_weights)
     variables, optimizer, batch = model.trainable_variables, plan.optimizer, plan.batch_size
 
-    def step(images: Any, labels: Any) -> Any:
+    devices = plan.strategy.num_replicas_in_sync if plan.strategy else 1
+
+    def learn(images: Any, labels: Any, share: Any = 1.0) -> Any:
         with tf.GradientTape() as tape:
             answers = model(images, training=True)
             each = losses(images, labels, answers)
             row_weights = tf.gather(weights, labels) if len(plan.class_weights) > 1 else 1.0
-            loss = tf.reduce_mean(each * row_weights) + sum(model.losses)
-        optimizer.apply(tape.gradient(loss, variables), variables)
-        return tf.stack([tf.reduce_sum(each), _right_answers(plan.objective, labels, answers)])
+            loss = tf.reduce_mean(each * row_weights) * share + sum(model.losses) / devices
+        optimizer.apply(tape.gradient(loss, variables), variables)  # sums the gradients of all devices
+        return tf.stack([tf.reduce_sum(each), _right_answers(plan.objective, labels, answers)]) * tf.sign(share)
+
+    step = _mirrored(learn, plan.strategy) if plan.strategy else learn
 
     def chunk(pixels: Any, labels: Any) -> Any:
         rows, sums = tf.shape(pixels)[0], tf.zeros(2)
@@ -211,6 +220,25 @@ def _train_function(model: Any, plan: Plan) -> Callable[..., Any]:
         return sums
 
     return _compiled(chunk, model)
+
+
+def _mirrored(learn: Callable[..., Any], strategy: Any) -> Callable[..., Any]:
+    """A step whose rows are shared out evenly; a device that has none left learns nothing from one of the others'."""
+
+    def step(images: Any, labels: Any) -> Any:
+        rows, devices = tf.shape(images)[0], strategy.num_replicas_in_sync
+
+        def mine() -> Any:
+            number = tf.distribute.get_replica_context().replica_id_in_sync_group
+            begin, end = rows * number // devices, rows * (number + 1) // devices
+            share = tf.cast(end - begin, tf.float32) / tf.cast(rows, tf.float32)
+            begin = tf.minimum(begin, rows - 1)
+            here = slice(begin, tf.maximum(end, begin + 1))
+            return learn(images[here], labels[here], share)
+
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(mine), axis=None)
+
+    return step
 
 
 def _judge_function(model: Any, plan: Plan) -> Callable[..., Any]:

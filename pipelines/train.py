@@ -5,6 +5,7 @@ Importing this module is cheap: TensorFlow is imported when `fit` runs, which is
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass
@@ -127,6 +128,12 @@ def _fit(snapshot: Snapshot, recipe: Recipe, folder: Path, *, identity: str, pro
 def prepare(snapshot: Snapshot, recipe: Recipe) -> tuple[Training, Objective]:
     """A training of a settled recipe, before its first epoch."""
     backend.start()
+    strategy = backend.strategy(recipe.devices)
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        return _prepare(snapshot, recipe, strategy)
+
+
+def _prepare(snapshot: Snapshot, recipe: Recipe, strategy: Any | None) -> tuple[Training, Objective]:
     import keras  # noqa: PLC0415 - TensorFlow, only now
 
     from pipelines import augment, loop, optimizers  # noqa: PLC0415 - the same
@@ -151,6 +158,7 @@ def prepare(snapshot: Snapshot, recipe: Recipe) -> tuple[Training, Objective]:
         patience=recipe.patience or 0,
         augment=augment.augmenter(recipe.augment or "none"),
         class_weights=class_weights(train.labels, len(snapshot.labels), balanced=_is_balanced(recipe)),
+        strategy=strategy,
     )
     return loop.Training(model, plan, train=train, validation=validation), objective
 

@@ -57,6 +57,7 @@ TRAINING = (
     click.option("--batch-size", type=int, metavar="N", help="Rows per step."),
     click.option("--optimizer", metavar="NAME", help="adam, sgd, adadelta, adamw … [adam]"),
     click.option("--learning-rate", type=float, metavar="X", help="By default one at which the optimizer learns."),
+    click.option("--devices", metavar="one|all", help="Of this machine; each takes a share of every step. [one]"),
     click.option("--quantize", metavar="none|int8", help="A smaller, faster graph where it is as right. [none]"),
     click.option("--loss", metavar="NAME", help="By default chosen from the task and the number of classes."),
 )
