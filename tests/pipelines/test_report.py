@@ -157,7 +157,7 @@ AGAINST = GateResult(
                 ", by --force . Not worse.",
                 "0.91000 0.90000",
                 "does better 4 3",
-                "p = 0.77; at most 0.05 would refuse",
+                "p = 0.77; a worse run is refused below 0.05",
                 "2 of labels that one doesn't know.",
                 "Published with its large matrices in int8: faster",
                 "0.6000 0.5000",
