@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from serving.mirror_plan import Files, Key, Stamp
+    from serving.mirror_plan import Decision, Files, Key, Stamp
 
 log = logs.logger("mirror")
 
@@ -160,31 +160,48 @@ class Mirror(Collector):
         self._before = now
         for key, reason in decision.unready:
             self._say(key, now.versions[key], reason)
-        fresh = [name for name in decision.configs if not any(name == known for known, _ in mirrored.versions)]
-        old = [name for name in decision.configs if name not in fresh]
+        undone, error = self._bring(system, root, now, decision)
+        self._let_go(decision, undone)
+        if error is not None:
+            raise error
+        return bool(decision.settling)
+
+    def _bring(
+        self, system: Any, root: str, now: Listing, decision: Decision
+    ) -> tuple[frozenset[str], Exception | None]:
+        """Fetch what is new; the models of which something didn't come, and the first reason."""
+        known = {name for name, _ in self._folder.mirrored.versions}
+        configs = [(name, partial(self._configure, name, now.configs[name])) for name in decision.configs]
         # A new model is configured before it is there; of one that serves the version comes before a policy that asks
-        # for it. What goes goes last: nothing is without a version meanwhile.
+        # for it.
         steps = [
-            *(partial(self._configure, name, now.configs[name]) for name in fresh),
-            *(partial(self._fetch, key, now.versions[key]) for key in decision.fetch),
-            *(partial(self._configure, name, now.configs[name]) for name in old),
+            *(step for step in configs if step[0] not in known),
+            *((key[0], partial(self._fetch, key, now.versions[key])) for key in decision.fetch),
+            *(step for step in configs if step[0] in known),
         ]
-        trouble: list[Exception] = []
-        for step in steps:
-            if self._stopping.is_set():
-                return False
+        undone, first = [], None
+        for at, (name, step) in enumerate(steps):
             try:
+                if self._stopping.is_set():
+                    return frozenset(name for name, _ in steps[at:]), first
                 step(system, root)
             except _OF_ONE_FILE as error:  # it went away meanwhile, or is not for us: the others come all the same
-                trouble.append(error)
-        if trouble:
-            raise trouble[0]
+                undone.append(name)
+                first = first or error
+            except Exception as error:  # noqa: BLE001 - nothing more will come; what is to go may go
+                return frozenset([*undone, *(name for name, _ in steps[at:])]), error
+        return frozenset(undone), first
+
+    def _let_go(self, decision: Decision, undone: frozenset[str]) -> None:
+        """Remove what is gone, but the last version of a model whose next one didn't come."""
+        staying = {name for name, number in self._folder.mirrored.versions if (name, number) not in decision.gone}
         for name in decision.configs_gone:
-            self._folder.drop_config(name)
-        for key in decision.gone:
-            self._folder.drop_version(*key)
-            logs.event(log, "version_gone", model=key[0], version=key[1], url=self._shown)
-        return bool(decision.settling)
+            if name not in undone:
+                self._folder.drop_config(name)
+        for name, number in decision.gone:
+            if name in staying or name not in undone:
+                self._folder.drop_version(name, number)
+                logs.event(log, "version_gone", model=name, version=number, url=self._shown)
 
     def _configure(self, name: str, stamp: Stamp, system: Any, root: str) -> None:
         self._folder.put_config(name, system.cat_file(f"{root}/{name}/{CONFIG}"), stamp)

@@ -26,6 +26,7 @@ def bucket():
     class Shaky(type(memory)):
         protocol = "shaky"
         away = None
+        forbidden = None
         answers = threading.Event()
 
         @classmethod
@@ -37,6 +38,8 @@ def bucket():
 
         def get_file(self, rpath, lpath, **more):
             self._there()
+            if type(self).forbidden:
+                raise type(self).forbidden
             super().get_file(rpath, lpath, **more)
 
         def _there(self):
@@ -198,6 +201,26 @@ def test_a_bucket_that_is_away_takes_nothing_with_it(tmp_path, models, mirror, b
     assert [line.split()[0] for line in lines()] == ["version_mirrored", "mirror_reaches_again"]
     assert b'calotype_mirror_looks_total{outcome="done"} 2.0' in mirror.exposition()
     assert b"calotype_mirror_age_seconds" in mirror.exposition()
+
+
+@pytest.mark.parametrize("error", [PermissionError("not yours"), OSError(28, "No space left on device")])
+def test_what_does_not_come_keeps_only_its_own(tmp_path, models, mirror, bucket, error):
+    """A version that can't be fetched holds up no removal but that of the last one before it, and comes when it can."""
+    for _ in range(2):
+        fake_models.publish_classifier(models)
+    fake_models.publish_reconstructor(models)
+    put(models, "digits", "digits-ae")
+    mirror.look()
+    fake_models.publish_reconstructor(models)
+    put(models, "digits-ae/2")
+    remove("digits/2")
+    remove("digits-ae/1")
+    bucket.forbidden = error
+    mirror.look()
+    assert held(tmp_path).keys() == {("digits", 1), ("digits-ae", 1)}
+    bucket.forbidden = None
+    mirror.look()
+    assert held(tmp_path).keys() == {("digits", 1), ("digits-ae", 2)}
 
 
 def test_a_bucket_that_is_suddenly_empty_is_not_believed(tmp_path, models, mirror, lines):
