@@ -179,6 +179,7 @@ class Keeper:
         try:
             self.look()
         except BadRepository as error:
+            self._telemetry.reload(model="", outcome="unreadable")
             logs.event(log, "repository_unreadable", level=logging.ERROR, error=error)
         except Exception:
             log.exception("poll_failed")

@@ -257,7 +257,7 @@ class Telemetry(Collector):
             self._queues.pop((model, str(version)), None)
 
     def reload(self, *, model: str, outcome: str) -> None:
-        """A version was tried: outcome is loaded or failed."""
+        """A version was tried: loaded or failed; or, of no model, the whole repository was unreadable."""
         with self._lock:
             self._reloads[model, outcome] = self._reloads.get((model, outcome), 0) + 1
 

@@ -285,6 +285,8 @@ def test_a_repository_that_vanishes_for_a_while_costs_nothing(rig):
     rig.models.rename(rig.models.parent / "away")
     with pytest.raises(BadRepository):
         rig.registry.poll()
+    rig.registry._keeper._try_look()  # a round of its own, which is counted for whoever watches the metrics
+    assert 'outcome="unreadable"} 1.0' in rig.telemetry.exposition().decode()
     assert rig.ask() == (1, 20.0)
     (rig.models.parent / "away").rename(rig.models)
 
