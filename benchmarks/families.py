@@ -48,8 +48,9 @@ def make(name: str, snapshot: Path, folder: Path) -> None:
     if (run / ONNX).exists():
         return
     with HeavyProcess(preload=backend.start) as heavy:
-        for stage in (fit, evaluate_run, export_run):
-            heavy.call(stage, snapshot, recipe_of(name), run)
+        heavy.call(fit, snapshot, recipe_of(name), run)
+        heavy.call(evaluate_run, snapshot, recipe_of(name), run)
+        heavy.call(export_run, snapshot, recipe_of(name), run)
 
 
 def epoch_seconds(name: str, snapshot_path: Path) -> float:
