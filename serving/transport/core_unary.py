@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _log = logs.logger("transport")
 
 # A caller who hangs up before has its rows computed for nothing, as it would if they had left the queue.
-_PATIENCE_SECONDS: Final = 0.02
+_PATIENCE_SECONDS: Final = 0.05
 
 _NO_MESSAGE = Status(StatusCode.INVALID_ARGUMENT, "The call ended before it had brought its one request message.")
 
