@@ -201,11 +201,13 @@ class Proof:
         self._report.note(f"{count} images fall into the inbox")
 
     def _wait_served(self) -> float:
-        stack = self._stack
-        line = f'calotype_model_state{{model="{MODEL}",version="{self._published}",state="available"}} 1.0'
-        return wait(
-            f"version {self._published} to be served", lambda: line in stack.metrics().lower(), PUBLISHED_SECONDS
-        )
+        labels = (f'model="{MODEL}"', f'version="{self._published}"', 'state="Available"')
+
+        def served() -> bool:
+            states = (line for line in self._stack.metrics().splitlines() if line.startswith("calotype_model_state{"))
+            return any(line.endswith(" 1.0") and all(label in line for label in labels) for line in states)
+
+        return wait(f"version {self._published} to be served", served, PUBLISHED_SECONDS)
 
     def _in_serving(self, *words: str) -> str:
         return self._stack.execute("serving", "calotype", "models", *words, "--models=/models", "--json")
