@@ -56,16 +56,20 @@ def run(
     seconds: int,
     per_second: float | None = None,
     messages: int = 1,
+    post: str | None = None,
 ) -> Measured:
     """Call one method for so long, as fast as it is answered or so many times a second.
 
     A call sends its message once, or several times, which makes it a stream. h2load counts HTTP statuses, so the caller
-    must know that the answers are right.
+    must know that the answers are right. `post` makes it a plain POST of that content type over HTTP/1.1 instead of
+    gRPC.
     """
+    grpc = ("-H", "content-type: application/grpc", "-H", "te: trailers")
+    wire = grpc if post is None else ("--h1", "-H", f"content-type: {post}")
     pace = () if per_second is None else ("--rps", f"{per_second / load.connections:.3f}")
     with tempfile.TemporaryDirectory() as folder:
         frame, log = Path(folder) / "frame", Path(folder) / "log"
-        frame.write_bytes(framed(message) * messages)
+        frame.write_bytes(framed(message) * messages if post is None else message)
         done = subprocess.run(
             [
                 "h2load",
@@ -73,7 +77,7 @@ def run(
                 *("-c", str(load.connections), "-m", str(load.streams)),
                 *pace,
                 *("-d", str(frame), "--log-file", str(log)),
-                *("-H", "content-type: application/grpc", "-H", "te: trailers"),
+                *wire,
                 f"http://127.0.0.1:{port}{path}",
             ],
             capture_output=True,
