@@ -93,7 +93,8 @@ class Outcomes:
             return np.zeros(len(at), dtype=np.bool_)
         rows = self.rows[at]
         same: npt.NDArray[np.bool_] = (rows["size"] == stamps[:, 0]) & (rows["mtime_ns"] == stamps[:, 1])
-        return same & rows["read"] & (at >= 0)
+        held: npt.NDArray[np.bool_] = same & rows["read"] & (at >= 0)
+        return held
 
     def file_hash(self, index: int) -> str | None:
         """64 hexadecimal digits, or None for a file that wasn't read."""

@@ -69,7 +69,7 @@ def keep_busy(side: Side, models: Path, per_second: float, ending: threading.Eve
     files, reload_due, version = encoded(), time.monotonic() + 60, 1
     while not ending.wait(1):
         with grpc.insecure_channel(f"127.0.0.1:{side.port}") as channel:  # a connection of its own each time
-            everything(v1_grpc.PredictionServiceStub(channel), files)
+            everything(v1_grpc.PredictionServiceStub(channel), files)  # type: ignore[no-untyped-call]  # generated
         if time.monotonic() >= reload_due:
             reload_due += 60
             version = lenet5.publish(models, lenet5.model(version % 2))
