@@ -51,6 +51,7 @@ def test_a_worse_model_is_refused_kept_and_told(calotype, digits_folder, tmp_pat
     assert found["champion"] == 2
     assert found["comparison"]["challenger"] == pytest.approx(refused["metrics"]["accuracy"])
     assert (folder / "model.keras").is_file()
+    assert "Worse than version 2, beyond chance" in (folder / "report.html").read_text()
 
     done, again = run(*poor)
     assert done.status == 0

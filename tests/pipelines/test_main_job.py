@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -61,7 +63,11 @@ def test_a_folder_becomes_a_model_once(run, calotype, digits_folder, tmp_path):
     stages = {"ingest", "split", "train", "fit", "evaluate", "export", "publish"}
     assert stages <= set(result["seconds"])
     assert result["seconds"]["fit"] <= result["seconds"]["train"]
-    assert Path(result["report"]).read_text().startswith("<!doctype html>")
+    page = Path(result["report"]).read_text()
+    assert page.startswith("<!doctype html>")
+    assert "published as version 1" in page
+    with np.load(Path(result["report"]).with_name("features.npz")) as kept:
+        assert {"filters0", "maps0", "maps1"} <= set(kept)
     assert (tmp_path / "ws" / "runs" / result["run"] / "model.keras").exists()
 
     version = tmp_path / "ws" / "models" / "digits" / "1"
@@ -86,6 +92,20 @@ def test_a_folder_becomes_a_model_once(run, calotype, digits_folder, tmp_path):
     assert nothing["seconds"]["train"] == 0
     assert bundle.versions(tmp_path / "ws" / "models", "digits") == [1]
     assert _fingerprint(digits_folder) == before, "the source was written to"
+
+
+def test_the_page_says_how_to_get_the_same_again(run, calotype, state, tmp_path):
+    """Its command, as it stands there, makes the same snapshot and the same figures, of a known set too."""
+    done = run("--architecture", "dense", source="digits")
+    assert done.status == 0, done.err
+    result = json.loads(done.out)
+    page = Path(result["report"]).read_text()
+    command = shlex.split(html.unescape(page.partition("<pre>calotype ")[2].partition("</pre>")[0]))
+    again = calotype(*command, "--json", XDG_STATE_HOME=state)
+    assert again.status == 0, again.err
+    same = json.loads(again.out)
+    assert (same["metrics"], same["images"], same["version"]) == (result["metrics"], result["images"], 1)
+    assert same["report"].startswith(str(tmp_path / "again"))
 
 
 def test_a_prefect_server_that_is_not_there_is_told(run):
