@@ -39,8 +39,8 @@ protos: $(DEV) ## generate serving/v1 and serving/v2 from protos/
 	@$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --pyi_out=. --grpc_python_out=. \
 		$$(cd protos && find . -name '*.proto' | sed 's|^\./||' | sort)
 
-containers: ## build the images, start the deployment, hit it, and take it down; needs Docker or Podman with compose
-	@bash -c 'source .ci/engine && exec $(PYTHON) deploy/prove'
+containers: ## build the images, start the deployment, hit it, and take it down (PROVE=--kills: harder); needs Docker or Podman with compose
+	@bash -c 'source .ci/engine && exec $(PYTHON) deploy/prove $(PROVE)'
 
 env: ## .env with passwords for docker-compose.yml, at random, and the inbox for images; leaves what is there
 	@mkdir -p inbox

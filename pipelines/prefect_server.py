@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.errors import PipelineError
+from serving.urls import masked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -193,7 +194,7 @@ def _check_answers(url: str) -> None:
         return  # somebody answered, for example to ask for credentials
     except (OSError, ValueError) as error:
         raise PipelineError(
-            f"No Prefect server answers at PREFECT_API_URL={url} ({getattr(error, 'reason', error)}). "
+            f"No Prefect server answers at PREFECT_API_URL={masked(url)} ({getattr(error, 'reason', error)}). "
             "Start it, correct the address, or unset the variable: then this run brings a server of its own."
         ) from error
 

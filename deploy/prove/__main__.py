@@ -2,7 +2,8 @@
 
 `python3 deploy/prove` (or `make containers`) needs Docker with compose, or Podman with podman-compose, and the standard
 library. Exit status 0: every check was good. Whatever happens, the deployment is taken down, volumes included; the two
-images stay. `--build-only` stops once they are built.
+images stay. `--build-only` stops once they are built; `--kills` takes some minutes more, and kills the trainer,
+Prefect's server and PostgreSQL in the middle of a run each.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def _prove(engine: Engine, report: Report, folder: Path) -> None:
     stack = Stack(engine, folder)
     try:
         stack.remove()  # what an earlier proof left that was killed
-        Proof(engine, stack, report).run()
+        Proof(engine, stack, report, kills="--kills" in sys.argv[1:]).run()
     except (engines.CommandFailed, NotInTime, OSError, json.JSONDecodeError) as error:
         report.check("the deployment does what was waited for", error, good=False)
         _tell_logs(stack, report)
