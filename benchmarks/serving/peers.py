@@ -41,11 +41,12 @@ _PATIENCE_SECONDS = 90
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A server: where it lives, what is installed there, and how it is asked."""
+    """A server: where it lives, how it is asked, what is installed there, and what its command is told besides."""
 
     program: str
     wire: wires.Wire
     packages: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ OURS = (str(_HERE.parents[1]) + "[serving]",)
 PEERS = {
     "calotype, Classify": Peer("calotype", wires.CLASSIFY, OURS),
     "calotype, ModelInfer": Peer("calotype", wires.TENSOR, OURS),
+    "calotype, two workers": Peer("calotype", wires.TENSOR, OURS, ("--workers", "2")),
     "Triton": Peer("triton", wires.TENSOR, ("nvidia-pytriton", "onnxruntime")),
     "MLServer": Peer("mlserver", wires.ELEMENTS, ("mlserver", "onnxruntime")),
     "LitServe": Peer("litserve", wires.JSON_BLOCK, ("litserve", "onnxruntime")),
@@ -121,7 +123,7 @@ def measured(environments: Path, peer: Peer, model: Path, seconds: int) -> dict[
         port, log = free_port(), environments / f"{peer.program}.log"
         program = [str(environments / peer.program / "bin" / "python"), str(_HERE / "peers" / f"run_{peer.program}.py")]
         started = time.monotonic()
-        with running([*program, str(model), folder, str(port)], log) as pid:
+        with running([*program, str(model), folder, str(port), *peer.flags], log) as pid:
             first_answer(peer, port, right)
             figures = {"start_s": time.monotonic() - started}
             if seconds:
