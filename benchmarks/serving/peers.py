@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import socket
 import statistics
 import subprocess
@@ -170,6 +171,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--table", type=Path)
     chosen: Any = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended before its time"))  # the servers end as well
     h2load.require()
     rounds: list[dict[str, Any]] = []
     if chosen.install:
