@@ -144,10 +144,7 @@ class Board:
             Unreachable: no answer.
         """
         with self._asking() as client:
-            try:
-                client.read_deployment(self._known())
-            except exceptions.ObjectNotFound:  # the server lost its database: it would answer with nothing, for ever
-                self.post()
+            self._see_posted(client)
             runs = client.get_scheduled_flow_runs_for_deployments([self._known()], scheduled_before=now, limit=BATCH)
             found = [Due(str(run.id), run.expected_start_time or now) for run in runs]
             return sorted(found, key=lambda due: due.at)
@@ -155,18 +152,32 @@ class Board:
     def add(self, now: datetime) -> Due:
         """A firing that no schedule made, due now."""
         with self._asking() as client:
+            self._see_posted(client)
             return Due(str(client.create_flow_run_from_deployment(self._known()).id), now)
 
+    def _see_posted(self, client: SyncPrefectClient) -> None:
+        """Put the schedule up again if the server lost its database: it would answer with nothing, for ever."""
+        try:
+            client.read_deployment(self._known())
+        except exceptions.ObjectNotFound:
+            self.post()
+
     def begin(self, due: Due) -> bool:
-        """Tell that a firing is being worked on; False: somebody cancelled it meanwhile."""
+        """Tell that a firing is being worked on, again at will; False: somebody cancelled or deleted it."""
         with self._asking() as client:
-            answer: Any = client.set_flow_run_state(UUID(due.id), states.Pending())
+            try:
+                answer: Any = client.set_flow_run_state(UUID(due.id), states.Pending())
+            except exceptions.ObjectNotFound:
+                return False
             return answer.state is None or answer.state.type is not StateType.CANCELLED
 
     def cancelled(self, due: Due) -> bool:
         """Whether somebody asked for the end of a firing that is under way."""
         with self._asking() as client:
-            state = client.read_flow_run(UUID(due.id)).state
+            try:
+                state = client.read_flow_run(UUID(due.id)).state
+            except exceptions.ObjectNotFound:  # deleted, which ends nothing
+                return False
             return state is not None and state.type in {StateType.CANCELLING, StateType.CANCELLED}
 
     def end(self, due: Due, result: Result) -> None:

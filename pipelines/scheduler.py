@@ -152,10 +152,10 @@ class Scheduler:
         self._keep_going()
         self._pay()
         self._see_plans()
-        due = self._ask(lambda: self._board.due(datetime.now(UTC))) or []
+        due = self._due()
         while len(due) >= MOST_AT_ONCE:
             self._skip_missed(due[:-1])
-            due = self._ask(lambda: self._board.due(datetime.now(UTC))) or []
+            due = self._due()
         if self._timetable.on_new_data and not due and self._changed():
             added = self._ask(lambda: self._board.add(datetime.now(UTC)))
             due = [added] if added is not None else []
@@ -172,12 +172,13 @@ class Scheduler:
     # ---- one firing -----------------------------------------------------------------------------
 
     def _fire(self, due: Due) -> None:
-        missing = self._missing()
+        missing = self._missing_at_last(due)
         if missing is not None:
             self._leave(due, missing)
             return
-        if not self._ask(lambda: self._board.begin(due)):
-            return  # cancelled, or the server is away: then it is still due afterwards
+        # Insists: a server that was told and died before its answer shows it as begun, and as due never again.
+        if not self._insist(lambda: self._board.begin(due)):
+            return  # cancelled meanwhile
         self._watcher.take()
         self._meter.began()
         try:
@@ -203,7 +204,10 @@ class Scheduler:
             due = self._again(due, why)
 
     def _attempt(self, due: Due) -> Result:
-        firing = self._start(due.id)
+        try:
+            firing = self._start(due.id)
+        except OSError as error:  # no memory or no process is left
+            return Result(end="failed", reason=f"its process can't be started: {error}", passing=True)
         try:
             while (result := firing.result(ROUND_SECONDS)) is None:
                 self._keep_going()
@@ -261,10 +265,22 @@ class Scheduler:
         self._meter.ended(why)
 
     def _skip_late(self, current: Due) -> None:
-        for due in self._ask(lambda: self._board.due(datetime.now(UTC))) or []:
-            if due.id != current.id and all(due.id != owed.id for owed, _ in self._owed):
+        for due in self._due():
+            if due.id != current.id:
                 reason = f"the firing of {_hour(current.at)} is still under way"
                 self._conclude(due, Result(end="skipped", reason=reason))
+
+    def _missing_at_last(self, due: Due) -> Result | None:
+        """The same as `_missing`; what may pass by itself is looked at again."""
+        for seconds in AGAIN_SECONDS:
+            missing = self._missing()
+            if missing is None or not missing.passing:
+                return missing
+            self._tell(
+                f"the source can't be read: {(missing.reason or '').rstrip('.')}. Looking again in {seconds:g} s."
+            )
+            self._rest(due, seconds)
+        return self._missing()
 
     def _missing(self) -> Result | None:
         """Why the source is no reason to start, if it isn't one."""
@@ -307,6 +323,12 @@ class Scheduler:
     def _keep_going(self) -> None:
         self._meter.beat()
         self._upkeep()
+
+    def _due(self) -> list[Due]:
+        """What is due and not concluded already; nothing, while the server is away."""
+        owed = {due.id for due, _ in self._owed}
+        due = self._ask(lambda: self._board.due(datetime.now(UTC))) or []
+        return [one for one in due if one.id not in owed]
 
     def _ask(self, question: Callable[[], T]) -> T | None:
         """The answer, or None while the server is away; says so once, and once that it is back."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.errors import BadSource
 from pipelines.meter import Meter
 from pipelines.scheduler import Scheduler
 from pipelines.timetable import Due, Result, Timetable, Unreachable
@@ -344,6 +345,70 @@ def test_cancelling_in_prefect_ends_the_process():
     world.scheduler.round()
     assert world.firings[0][1].ended
     assert world.ends == [("a", "skipped")]
+
+
+def test_a_beginning_whose_answer_was_lost_is_asked_for_again():
+    """The server wrote it down and died before it answered: it shows the firing as due no more, and yet it runs."""
+    world = World(PUBLISHED)
+    world.due("a")
+    begin = world.board.begin
+
+    def lost(due):
+        world.board.begin = begin
+        begin(due)
+        raise Unreachable("ReadTimeout")
+
+    world.board.begin = lost
+    world.scheduler.round()
+    world.scheduler.round()
+    assert world.ends == [("a", "published")]
+
+
+def test_a_source_that_hiccups_is_looked_at_again():
+    """A bucket that is away when the clock strikes: two more looks, and the firing goes on, or has failed once."""
+    for troubles, end in ((2, "published"), (3, "failed")):
+        world = World(PUBLISHED)
+        looks = [BadSource("nobody answers")] * troubles
+
+        def look(world=world, looks=looks):
+            if looks:
+                raise looks.pop()
+            return world.listing
+
+        world.scheduler._look = look
+        world.due("a")
+        world.scheduler.round()
+        assert world.ends == [("a", end)]
+
+
+def test_a_process_that_cannot_be_started_is_tried_again():
+    """No memory for a process is no end of the scheduler."""
+    world = World(PUBLISHED)
+    world.due("a")
+    start, troubles = world.start, [OSError(12, "Cannot allocate memory")]
+
+    def refuse(flow_run):
+        if troubles:
+            raise troubles.pop()
+        return start(flow_run)
+
+    world.scheduler._start = refuse
+    world.scheduler.round()
+    assert [end for _, end in world.ends] == ["published"]
+
+
+def test_what_is_concluded_and_not_told_yet_does_not_fire():
+    """A server that can't write for a while shows skipped firings as due: none of them is begun, or counted twice."""
+    world = World(PUBLISHED)
+    end, world.board.end = world.board.end, lambda due, result: (_ for _ in ()).throw(Unreachable("it answered 503"))
+    world.due("a", "b")
+    world.scheduler.round()
+    world.scheduler.round()
+    assert world.ends == [("b", "published")]
+    assert _count(world, "skipped") == 1
+    world.board.end = end
+    world.scheduler.round()
+    assert ("skipped", "a") in world.board.log
 
 
 def test_a_firing_that_was_cancelled_before_it_began_is_not_begun():
