@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pipelines.commands import session
-from pipelines.errors import Busy, PipelineError, UsageError
+from pipelines.errors import BadSource, Busy, PipelineError, UsageError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -40,7 +40,7 @@ def perform(flow_run: str) -> dict[str, Any]:
         return {
             "end": "failed",
             "reason": _sentence(error),
-            "passing": not isinstance(error, UsageError),
+            "passing": _may_pass(error),
             "prefect": flows_schedule.is_prefects(error),
             "seconds": time.monotonic() - began,
         }
@@ -48,6 +48,11 @@ def perform(flow_run: str) -> dict[str, Any]:
     end = "nothing new" if outcome.nothing_new else outcome.record.state
     reason = f"nothing new since run {outcome.record.run}" if outcome.nothing_new else outcome.record.reason
     return {"end": end, "reason": reason, "values": values, "seconds": time.monotonic() - began}
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether another try is worth it: no mistake of the user's, or a source that can't be reached."""
+    return not isinstance(error, UsageError) or (isinstance(error, BadSource) and error.__cause__ is not None)
 
 
 def _sentence(error: Exception) -> str:

@@ -6,7 +6,7 @@ import datetime as dt
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import BadSource
+from pipelines.errors import BadSource, EmptyFolder
 from pipelines.walk import Found, is_hidden_folder, printable, unusable_name, why_ignored
 from serving import buckets
 from serving.errors import Unreachable
@@ -27,7 +27,8 @@ def walk_url(url: str) -> Iterator[Found]:
     """Every file below a URL, outside hidden folders.
 
     Raises:
-        BadSource: its kind is unknown or not installed, it can't be reached, or there is nothing.
+        BadSource: its kind is unknown or not installed, or it can't be reached.
+        EmptyFolder: there is nothing.
     """
     system, root = _system(url)
     try:
@@ -35,7 +36,7 @@ def walk_url(url: str) -> Iterator[Found]:
     except Exception as error:  # what remote file systems raise has no common root
         raise BadSource(f"The source {without_secrets(url)} can't be listed: {buckets.why(error, url)}") from error
     if not entries:
-        raise BadSource(
+        raise EmptyFolder(
             f"There is nothing at {without_secrets(url)}. Expected a folder with one subfolder of images per label."
         )
     for full, entry in entries.items():

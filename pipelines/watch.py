@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import sources
-from pipelines.errors import BadSource
+from pipelines.errors import BadSource, EmptyFolder
 from pipelines.reading import is_url
 from pipelines.remote import walk_url
 from pipelines.walk import walk
@@ -44,7 +45,9 @@ def look(source: str) -> Listing | None:
     if source in sources.KNOWN and not Path(source).is_dir():
         return Listing(source, 1, 0)
     if is_url(source) and not source.startswith("file://"):
-        return _listing(walk_url(source))
+        with contextlib.suppress(EmptyFolder):
+            return _listing(walk_url(source))
+        return None
     folder = Path(source.removeprefix("file://"))
     if folder.exists() and not folder.is_dir():
         raise BadSource(f"{source!r} is a file. Expected a folder with one subfolder of images per label.")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 
+import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.errors import BadSource
+from pipelines import firing
+from pipelines.errors import BadRecipe, BadSource
 from pipelines.watch import Listing, Watcher, look
 
 
@@ -40,6 +42,28 @@ def test_a_file_is_no_source(tmp_path):
     (tmp_path / "file").write_bytes(b"1")
     with pytest.raises(BadSource, match="is a file"):
         look(str(tmp_path / "file"))
+
+
+def test_an_empty_bucket_is_waited_for_like_an_empty_folder():
+    """There is nothing in it yet: that is no failure that somebody is woken for."""
+    memory = fsspec.filesystem("memory")
+    memory.mkdir("/inbox-of-a-schedule")
+    assert look("memory://inbox-of-a-schedule") is None
+    memory.pipe("/inbox-of-a-schedule/cats/one.png", b"1")
+    found = look("memory://inbox-of-a-schedule")
+    memory.rm("/inbox-of-a-schedule", recursive=True)
+    assert found is not None
+    assert found.files == 1
+
+
+def test_a_source_that_cannot_be_reached_is_tried_again_and_a_wrong_one_is_not():
+    """A bucket that is away while a firing lists it may be back in a moment; a single label stays one."""
+    away = BadSource("The source s3://photos can't be listed: nobody answers.")
+    away.__cause__ = ConnectionError("refused")
+    assert firing._may_pass(away)
+    assert not firing._may_pass(BadSource("a single label"))
+    assert not firing._may_pass(BadRecipe("no such optimizer"))
+    assert firing._may_pass(OSError(28, "No space left on device"))
 
 
 def test_a_known_set_never_changes():
