@@ -122,9 +122,12 @@ class Webhook:
     def _post(self, client: httpx.Client, message: Message) -> tuple[str | None, bool]:
         """Why a try was in vain, if it was, and whether another one would be too."""
         try:
-            status = client.post(str(self._url), json=message).status_code
+            with client.stream("POST", str(self._url), json=message) as answer:  # its body, maybe endless, is not read
+                status = answer.status_code
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             return type(error).__name__, False  # its text may hold the URL
+        except ValueError:
+            return "it has a figure that JSON can't tell", True
         if httpx.codes.is_success(status):
             return None, False
         return f"it answered {status}", httpx.codes.is_client_error(status) and status not in COME_AGAIN

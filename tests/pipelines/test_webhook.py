@@ -73,6 +73,28 @@ def test_a_dead_receiver_holds_nobody_up(told):
     assert "lost" in told.counts
 
 
+def test_an_endless_answer_is_a_yes_at_its_first_line(told):
+    """A receiver that sends on and on is neither waited for nor kept in memory."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        with _webhook(url, told) as hook:
+            hook.send({"event": "published"})
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\nand so on")
+                until(lambda: told.counts, seconds=5.0)
+    assert told.counts == ["sent"]
+
+
+def test_a_message_that_is_no_json_is_lost_alone(told):
+    """A training that diverged has a loss of NaN: that message can't be sent, and the next one is."""
+    with Receiver() as receiver, _webhook(receiver.url, told) as hook:
+        hook.send({"event": "failed", "metrics": {"loss": float("nan")}})
+        hook.send({"event": "published"})
+        until(lambda: len(told.counts) == 2)
+    assert told.counts == ["lost", "sent"]
+
+
 def test_no_url_means_no_message_and_no_thread(told):
     """A schedule without --webhook starts nothing."""
     before = threading.active_count()
