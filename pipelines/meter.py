@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -135,7 +136,7 @@ def served(meter: Meter, *, host: str, port: int) -> Iterator[int]:
         UsageError: the port is taken, or the address not this machine's.
     """
     try:
-        server = make_server(host, port, _application(meter), WSGIServer, _Silent)
+        server = make_server(host, port, _application(meter), _Server, _Silent)
     except OSError as error:
         raise UsageError(f"--metrics-port {port} on {host} can't be listened on: {error.strerror}.") from error
     thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
@@ -163,6 +164,12 @@ def _application(meter: Meter) -> Callable[..., Iterable[bytes]]:
         return [b"there are /metrics and /livez\n"]
 
     return answer
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """Somebody who connects and asks nothing keeps no probe waiting."""
+
+    daemon_threads = True
 
 
 class _Silent(WSGIRequestHandler):

@@ -63,6 +63,15 @@ def test_livez_says_whether_the_loop_goes_round(monkeypatch):
         assert urllib.request.urlopen(f"http://127.0.0.1:{port}/livez", timeout=10).status == 200
 
 
+def test_an_idle_connection_keeps_no_probe_waiting():
+    """Somebody connects and asks nothing: /livez answers all the same, so that nobody kills the scheduler for it."""
+    with (
+        served(Meter("m"), host="127.0.0.1", port=0) as port,
+        socket.create_connection(("127.0.0.1", port)),
+    ):
+        assert urllib.request.urlopen(f"http://127.0.0.1:{port}/livez", timeout=5).status == 200
+
+
 def test_a_taken_port_is_a_sentence():
     """It names the option."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
