@@ -11,7 +11,11 @@ _SHORTEST: Final = 4  # shorter ones are in any word
 
 # Not of Azure's, where a container stands in that place.
 _SCHEME: Final = r"(?<![A-Za-z0-9+.-])(?!(?:abfs|wasb)s?:)[A-Za-z][A-Za-z0-9+.-]*://"
-_USERINFO: Final = re.compile(rf"({_SCHEME})([^/?#]*)@", re.IGNORECASE)
+# A password may hold what no URL may, as keys of S3 do and databases' drivers take it; a port is none.
+_USERINFO: Final = re.compile(
+    rf"({_SCHEME})([^/?#]*|[^/?#@:\s\[]*:(?!:|\d+(?:[/?#]|$))[^@\s]*)@",
+    re.IGNORECASE,
+)
 _QUOTED_USERINFO: Final = re.compile(rf"({_SCHEME})[^/?#\s\"'<>]*@", re.IGNORECASE)
 _PARAMETER: Final = (
     r"(?:[a-z0-9-]*[_-])?(?:sig|signature|token|secret|password|credential|key|apikey|(?:aws)?accesskeyid)="

@@ -20,6 +20,12 @@ PASSWORD = st.text("abcXYZ019@:!$&'()*+,;=-._~%", min_size=8, max_size=12)
         ("https://host/a?token=abc::x#y", "https://host/a::x#y"),
         ("https://host/a?design=1&version=2", "https://host/a?design=1&version=2"),
         ("postgresql+psycopg://me:pw@host/db", "postgresql+psycopg://host/db"),
+        ("postgresql://me:p/w@host/db", "postgresql://host/db"),
+        ("s3://AKIA:wJal/rXUt+n?FE#MI@bucket/photos", "s3://bucket/photos"),
+        ("http://host:9000/a@b.zip", "http://host:9000/a@b.zip"),
+        ("http://[::1]:9000/a@b.zip", "http://[::1]:9000/a@b.zip"),
+        ("s3://bucket/a:b@c", "s3://bucket/a:b@c"),
+        ("zip://a.png::https://me:pw@host/a.zip", "zip://a.png::https://host/a.zip"),
         ("photos?token=1", "photos"),
     ],
 )
