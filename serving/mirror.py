@@ -124,9 +124,9 @@ class Mirror(Collector):
 
     def look(self) -> bool:
         """One round; whatever goes wrong is logged and counted. Whether the next one may find more by itself."""
-        if not self._folder.hold():
-            return False  # another process keeps this folder
         try:
+            if not self._folder.hold():
+                return False  # another process keeps this folder
             settling = self._look()
         except Exception as error:  # noqa: BLE001 - the folder is as it is, and the next round comes
             self._failed(error)

@@ -126,9 +126,10 @@ class MirrorFolder:
             _through_to_disk(staging / file)
         _through_to_disk(staging)
         place = self._folder / key[0] / str(key[1])
-        self._set_aside(place)
+        going = self._set_aside(place)  # where the bucket has other bytes under a number that it had before
         staging.rename(place)
         _through_to_disk(place.parent)
+        shutil.rmtree(going, ignore_errors=True)
         self.mirrored.versions[key] = files
         self._changed()
 
@@ -142,7 +143,7 @@ class MirrorFolder:
 
     def drop_version(self, name: str, number: int) -> None:
         """Remove a version."""
-        self._set_aside(self._folder / name / str(number))
+        shutil.rmtree(self._set_aside(self._folder / name / str(number)), ignore_errors=True)
         self.mirrored.versions.pop((name, number), None)
         self._forget_empty(name)
         self._changed()
@@ -154,11 +155,13 @@ class MirrorFolder:
         self._forget_empty(name)
         self._changed()
 
-    def _set_aside(self, place: Path) -> None:
+    def _set_aside(self, place: Path) -> Path:
+        """Rename a version so that nobody sees it, if it is there; where it is now, to be removed."""
         going = place.with_name(f"{_GOING}{place.name}")
+        shutil.rmtree(going, ignore_errors=True)
         with contextlib.suppress(FileNotFoundError):
             place.rename(going)
-        shutil.rmtree(going, ignore_errors=True)
+        return going
 
     def _forget_empty(self, name: str) -> None:
         if name not in self.mirrored.names:

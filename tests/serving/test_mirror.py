@@ -327,6 +327,35 @@ def test_two_processes_share_a_copy(tmp_path, models, mirror, lines):
     other.stop()
 
 
+def test_a_copy_that_cannot_be_written_for_a_while_is_kept_later(tmp_path, models, mirror, monkeypatch):
+    """The disk is full when this process takes the copy over: the look fails and is counted, and the next one comes."""
+    fake_models.publish_classifier(models)
+    put(models, "digits")
+
+    def full():
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mirror._folder, "hold", full)
+        assert mirror.look() is False
+    mirror.look()
+    assert mirror._looks == {"done": 1, "failed": 1}
+    assert len(held(tmp_path)) == 1
+
+
+def test_other_bytes_under_a_number_leave_nothing_behind(tmp_path, models, mirror):
+    """Somebody uploads a version anew: the new bytes take its place, and what was there is gone."""
+    fake_models.publish_classifier(models)
+    put(models, "digits")
+    mirror.look()
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/bucket/models/digits/1/notes.txt", b"anew")
+    mirror.look()
+    assert (tmp_path / "cache" / "digits" / "1" / "notes.txt").read_bytes() == b"anew"
+    assert len(held(tmp_path)) == 1
+    assert not [entry for entry in (tmp_path / "cache" / "digits").iterdir() if entry.name.startswith(".")]
+
+
 def test_no_password_is_left_in_the_copy(tmp_path, models, mirror):
     """The record names the bucket, and not how one gets in."""
     fake_models.publish_classifier(models)
