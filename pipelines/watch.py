@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import threading
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +17,12 @@ from pipelines.remote import walk_url
 from pipelines.walk import walk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from pipelines.walk import Found
+
+BEAT_SECONDS = 2.0
+LONGEST_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,33 @@ def _listing(found: Iterable[Found]) -> Listing | None:
             newest_ns = max(newest_ns, file.mtime_ns)
             hashed.update(f"{file.path}\0{file.size}\0{file.mtime_ns}\n".encode())
     return Listing(hashed.hexdigest(), files, newest_ns) if files else None
+
+
+def patiently(
+    look: Callable[[], Listing | None], *, meanwhile: Callable[[], object], every_seconds: float = BEAT_SECONDS
+) -> Listing | None:
+    """A look that may take many minutes, as of a bucket of millions: `meanwhile` is called all along, for an hour.
+
+    Raises:
+        Whatever the look raises.
+    """
+    seen: Future[Listing | None] = Future()
+
+    def work() -> None:
+        try:
+            seen.set_result(look())
+        except BaseException as error:  # noqa: BLE001 - raised by whoever waits
+            seen.set_exception(error)
+
+    threading.Thread(target=work, name="look", daemon=True).start()  # a daemon: a hung disk holds up no stop
+    for _ in range(round(LONGEST_SECONDS / every_seconds)):
+        try:
+            return seen.result(every_seconds)
+        except TimeoutError:
+            if seen.done():
+                break  # the look's own
+            meanwhile()
+    return seen.result()
 
 
 class Watcher:

@@ -214,7 +214,7 @@ def _keep(
             timetable,
             board=board,
             start=partial(FiringProcess, environment=inherited | kept | secret.environment()),
-            look=partial(watch.look, secret.reveal(timetable.source)),
+            look=partial(watch.patiently, partial(watch.look, secret.reveal(timetable.source)), meanwhile=meter.beat),
             watcher=watch.Watcher(settle_seconds),
             poll_seconds=poll_seconds,
             tell=partial(_say, timetable.model),

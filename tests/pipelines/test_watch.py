@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import fsspec
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipelines import firing
 from pipelines.errors import BadRecipe, BadSource
-from pipelines.watch import Listing, Watcher, look
+from pipelines.watch import Listing, Watcher, look, patiently
 
 
 def test_a_look_sees_names_sizes_and_times_and_nothing_that_is_hidden(tmp_path):
@@ -64,6 +65,28 @@ def test_a_source_that_cannot_be_reached_is_tried_again_and_a_wrong_one_is_not()
     assert not firing._may_pass(BadSource("a single label"))
     assert not firing._may_pass(BadRecipe("no such optimizer"))
     assert firing._may_pass(OSError(28, "No space left on device"))
+
+
+def test_a_long_look_is_told_of_all_along():
+    """A bucket of millions takes minutes to list: the scheduler is alive, and has the listing, or the error."""
+    beats, enough = [], threading.Event()
+
+    def beat():
+        beats.append(1)
+        if len(beats) == 3:
+            enough.set()
+
+    def listed():
+        assert enough.wait(60.0)
+        return Listing("x", 1, 0)
+
+    def refused():
+        raise TimeoutError("the file server said so itself")
+
+    assert patiently(listed, meanwhile=beat, every_seconds=0.01) == Listing("x", 1, 0)
+    assert len(beats) >= 3
+    with pytest.raises(TimeoutError, match="said so itself"):
+        patiently(refused, meanwhile=beat, every_seconds=0.01)
 
 
 def test_a_known_set_never_changes():
