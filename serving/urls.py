@@ -18,7 +18,8 @@ _USERINFO: Final = re.compile(
 )
 _QUOTED_USERINFO: Final = re.compile(rf"({_SCHEME})[^/?#\s\"'<>]*@", re.IGNORECASE)
 _PARAMETER: Final = (
-    r"(?:[a-z0-9-]*[_-])?(?:sig|signature|token|secret|password|credential|key|apikey|(?:aws)?accesskeyid)="
+    r"(?:(?:[a-z0-9-]*[_-])?(?:sig|signature|token|secret|credential|key|auth|pwd|passwd)"
+    r"|[a-z0-9_-]*(?:password|apikey|accountkey|accesskeyid))="
 )
 _SECRET_QUERY: Final = re.compile(
     rf"\?(?=(?:[^#\s\"'<>]*&)?{_PARAMETER})(?:(?!::)[^#\s\"'<>])*",
