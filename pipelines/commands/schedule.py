@@ -262,6 +262,7 @@ def _telling(
 def _concluded(timetable: Timetable, hook: Webhook, as_json: bool, due: Due, result: Result) -> None:  # noqa: FBT001
     """Tell everybody how a firing ended."""
     from pipelines.commands import session
+    from pipelines.errors import PipelineError
     from pipelines.leftovers import close_leftovers
     from pipelines.workspace import Workspace
 
@@ -284,8 +285,11 @@ def _concluded(timetable: Timetable, hook: Webhook, as_json: bool, due: Due, res
     if as_json:
         session.print_json_line(message)
     if result.end in {"published", "refused", "nothing new"}:
-        for sentence in close_leftovers(Workspace(timetable.workspace), timetable.model):
-            _say(timetable.model, sentence)
+        try:
+            for sentence in close_leftovers(Workspace(timetable.workspace), timetable.model):
+                _say(timetable.model, sentence)
+        except (PipelineError, OSError) as error:  # a full disk, or somebody took one up: the next firing sees to it
+            _say(timetable.model, f"interrupted runs are left as they are: {error}")
 
 
 def _came_of_it(result: Result) -> str:

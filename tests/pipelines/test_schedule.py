@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+from datetime import UTC, datetime
 
 import pytest
 
+from pipelines.commands.schedule import _concluded
+from pipelines.timetable import Due, Result, Timetable
+from pipelines.webhook import Webhook
 from tests.chaos.actors import Receiver, Schedule, add_digits, kill, until
 
 ON_NEW_DATA = ("--on-new-data", "--settle-seconds", "0.5", "--poll-seconds", "0.2")
@@ -29,6 +33,20 @@ def test_what_makes_no_schedule_is_refused_before_anything_starts(calotype, tmp_
     assert said in done.err
     assert "s3cr3t" not in done.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_after_a_run_ends_no_schedule(tmp_path, monkeypatch, capsys):
+    """What an earlier run left can't be written down just now: that is a line, and the schedule goes on."""
+
+    def full(workspace, model):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pipelines.leftovers.close_leftovers", full)
+    timetable = Timetable(model="m", source="inbox", workspace=tmp_path, every_seconds=60.0)
+    with Webhook(None, told=print, counted=print) as hook:
+        result = Result(end="nothing new", reason="nothing new since run r")
+        _concluded(timetable, hook, False, Due("id", datetime.now(UTC)), result)
+    assert "left as they are: [Errno 28] No space left on device" in capsys.readouterr().err
 
 
 @pytest.mark.slow
