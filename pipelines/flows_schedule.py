@@ -273,8 +273,10 @@ def perform(flow_run: str) -> Outcome:
 
 
 def is_prefects(error: BaseException | None) -> bool:
-    """Whether an error comes from Prefect's server being away, or from one that does so."""
+    """Whether an error comes from Prefect's server being away, or from one that does; one that refuses is there."""
     while error is not None:
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in MISUNDERSTOOD:
+            return False
         if isinstance(error, (httpx.HTTPError, exceptions.PrefectException)):
             return True
         error = error.__cause__ or error.__context__

@@ -1,0 +1,83 @@
+"""What the schedule makes of answers that Prefect's server seldom gives: on a client that gives them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from pipelines.timetable import Due, Timetable
+
+pytestmark = pytest.mark.slow  # imports Prefect
+
+DUE = Due(str(uuid4()), datetime(2026, 1, 1, tzinfo=UTC))
+
+
+class Forgetful:
+    """A server that was given an empty database: it knows a deployment only after it was put up again."""
+
+    def __init__(self):
+        self.known = set()
+
+    def read_deployment(self, deployment):
+        if deployment not in self.known:
+            raise _not_found()
+
+    def create_flow_run_from_deployment(self, deployment):
+        self.read_deployment(deployment)
+        return SimpleNamespace(id=uuid4())
+
+    def set_flow_run_state(self, run, state, force=False):
+        raise _not_found()
+
+    def read_flow_run(self, run):
+        raise _not_found()
+
+
+def _not_found():
+    from prefect.exceptions import ObjectNotFound
+
+    return ObjectNotFound(http_exc=_answered(404))
+
+
+def _answered(status):
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    request = httpx.Request("GET", "http://prefect/api")
+    return PrefectHTTPStatusError("no", request=request, response=httpx.Response(status, request=request))
+
+
+def test_a_lost_database_and_a_deleted_run_hold_nothing_up(monkeypatch):
+    """A firing is added by putting the schedule up again; one that was deleted is not begun, nor ended in mid-run."""
+    from pipelines import flows_schedule
+
+    timetable = Timetable(model="m", source="inbox", workspace=Path("ws"), every_seconds=60.0)
+    board, client = flows_schedule.Board(timetable), Forgetful()
+    board._client, board._id = client, uuid4()
+
+    def post():
+        board._id = uuid4()
+        client.known.add(board._id)
+        return True
+
+    monkeypatch.setattr(board, "post", post)
+    assert board.add(DUE.at).at == DUE.at
+    assert len(client.known) == 1
+    assert board.begin(DUE) is False
+    assert board.cancelled(DUE) is False
+
+
+def test_a_server_that_refuses_is_not_waited_for():
+    """Away is away, however deep in the error; a server of another version answers, and goes on to refuse."""
+    from pipelines.flows_schedule import is_prefects
+
+    away = RuntimeError("the flow failed")
+    away.__cause__ = httpx.ConnectError("refused")
+    assert is_prefects(away)
+    assert is_prefects(_answered(503))
+    assert not is_prefects(_answered(422))
+    assert not is_prefects(OSError(28, "No space left on device"))
