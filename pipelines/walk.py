@@ -86,7 +86,13 @@ def walk(root: str) -> Iterator[Found]:
     while real or linked:
         by_link = not real
         folder = real.popleft() if real else linked.popleft()
-        identity = _identity(os.path.join(root, folder))  # noqa: PTH118 - names may hold surrogates and are many
+        try:
+            identity = _identity(os.path.join(root, folder))  # noqa: PTH118 - names may hold surrogates and are many
+        except OSError as error:  # removed since its parent was listed
+            if not folder:
+                raise
+            yield _unlisted(folder, error)
+            continue
         if identity in seen:
             if by_link:
                 yield _entry(folder, ignored="a link to a folder that is read already (or a loop of links)")
@@ -106,7 +112,7 @@ def _listing(root: str, folder: str, *, real: deque[str], linked: deque[str]) ->
         with os.scandir(os.path.join(root, folder)) as entries:  # noqa: PTH118
             ordered = sorted(entries, key=_NAME)
     except OSError as error:
-        yield _entry(folder, trouble=f"the folder can't be listed: {error.strerror}")
+        yield _unlisted(folder, error)
         return
     prefix = f"{folder}/" if folder else ""
     plain = _is_plain(prefix)
@@ -129,6 +135,10 @@ def _listing(root: str, folder: str, *, real: deque[str], linked: deque[str]) ->
         ignored = why_ignored(base) or (f"{_KINDS[kind]}, not a file" if kind in _KINDS else None)
         trouble = None if ignored else unusable_name(name)
         yield Found(name, printable(name), status.st_size, status.st_mtime_ns, ignored, trouble)
+
+
+def _unlisted(folder: str, error: OSError) -> Found:
+    return _entry(folder, trouble=f"the folder can't be listed: {error.strerror}")
 
 
 def _is_plain(name: str) -> bool:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipelines import firing
 from pipelines.errors import BadRecipe, BadSource
+from pipelines.walk import walk
 from pipelines.watch import Listing, Watcher, look, patiently
 
 
@@ -36,6 +37,20 @@ def test_a_look_sees_names_sizes_and_times_and_nothing_that_is_hidden(tmp_path):
     seen.append(look(source))
     assert len({listing.digest for listing in seen}) == 5
     assert [listing.files for listing in seen] == [1, 2, 2, 2, 1]
+
+
+def test_a_folder_that_goes_while_its_source_is_listed_takes_nothing_with_it(tmp_path):
+    """Somebody sorts the inbox just now: the rest is found, and the source isn't called empty."""
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "dogs").mkdir()
+    (tmp_path / "dogs" / "one.png").write_bytes(b"1")
+    (tmp_path / "z.png").write_bytes(b"1")
+    walker = walk(str(tmp_path))
+    assert next(walker).name == "z.png"  # both folders are known by now
+    (tmp_path / "cats").rmdir()
+    gone, found = walker
+    assert (gone.name, gone.trouble) == ("cats", "the folder can't be listed: No such file or directory")
+    assert found.name == "dogs/one.png"
 
 
 def test_a_file_is_no_source(tmp_path):
