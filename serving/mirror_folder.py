@@ -1,6 +1,7 @@
 """The folder that a bucket's repository is mirrored into, and what it remembers of where its files came from.
 
-Every change of it is one rename. Knows no bucket. One process keeps a folder, any number may read it.
+Every change of it is one rename; where the bucket has other bytes under a number than before, two. Knows no bucket. One
+process keeps a folder, any number may read it.
 """
 
 from __future__ import annotations
