@@ -39,7 +39,7 @@ def test_messages_arrive_as_json_in_order(told):
 
 def test_a_receiver_that_is_busy_is_asked_again(told):
     """503 now and 200 later: the message arrives."""
-    with Receiver(status=503) as receiver, _webhook(receiver.url, told, pauses_seconds=(0.01, 0.01, 0.01)) as hook:
+    with Receiver(status=503) as receiver, _webhook(receiver.url, told, pauses_seconds=(0.01,) * 1000) as hook:
         hook.send({"event": "failed"})
         until(lambda: len(receiver.got) >= 2)
         receiver.status = 200
