@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import http.client
 import os
 import socket
 import subprocess
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.errors import PipelineError
-from serving.urls import masked
+from serving.urls import masked, scrubbed, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -188,13 +189,14 @@ def _check_answers(url: str) -> None:
         PipelineError: nobody answers.
     """
     try:
-        health = f"{url.rstrip('/')}/health"
+        health = f"{without_secrets(url).rstrip('/')}/health"  # urllib takes a user for a part of the host
         urllib.request.urlopen(health, timeout=PROBE_SECONDS).close()  # noqa: S310 - the user's own address
     except urllib.error.HTTPError:
         return  # somebody answered, for example to ask for credentials
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        said = scrubbed(str(getattr(error, "reason", error)), url)
         raise PipelineError(
-            f"No Prefect server answers at PREFECT_API_URL={masked(url)} ({getattr(error, 'reason', error)}). "
+            f"No Prefect server answers at PREFECT_API_URL={masked(url)} ({said}). "
             "Start it, correct the address, or unset the variable: then this run brings a server of its own."
         ) from error
 

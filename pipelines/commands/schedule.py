@@ -197,6 +197,7 @@ def _keep(
     from pipelines.prefect_server import schedule_environment
     from pipelines.runs import interrupted_runs
     from pipelines.scheduler import Scheduler
+    from serving.urls import without_secrets
 
     environment = dict(os.environ)
     os.environ |= OWN_CALLS
@@ -226,7 +227,7 @@ def _keep(
         if server is not None:
             server.wait()
         scheduler.begin(interrupted=interrupted_runs(place, timetable.model))
-        page = os.environ["PREFECT_API_URL"].rstrip("/").removesuffix("/api")
+        page = without_secrets(os.environ["PREFECT_API_URL"]).rstrip("/").removesuffix("/api")
         _say(timetable.model, f"in Prefect: {page}/deployments/deployment/{board.deployment}")
         scheduler.run()
 
