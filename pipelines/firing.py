@@ -29,7 +29,7 @@ def perform(flow_run: str) -> dict[str, Any]:
     Returns:
         `Result` as plain values.
     """
-    from pipelines import flows_schedule  # noqa: PLC0415 - Prefect reads the environment when it is imported
+    from pipelines import flows_schedule, gate  # noqa: PLC0415 - Prefect reads the environment when it is imported
 
     began = time.monotonic()
     try:
@@ -45,6 +45,7 @@ def perform(flow_run: str) -> dict[str, Any]:
             "seconds": time.monotonic() - began,
         }
     values = session.run_values(outcome.record, nothing_new=outcome.nothing_new, seconds=outcome.seconds)
+    values["warning"] = None if outcome.nothing_new else gate.warning_of(outcome.record.report)
     end = "nothing new" if outcome.nothing_new else outcome.record.state
     reason = f"nothing new since run {outcome.record.run}" if outcome.nothing_new else outcome.record.reason
     return {"end": end, "reason": reason, "values": values, "seconds": time.monotonic() - began}

@@ -193,6 +193,7 @@ def pipeline_flow(  # noqa: PLR0913 - they are the form in Prefect's page
         run_turn(place, name, patience_seconds=PATIENCE_SECONDS[when_busy], told=here.bars.tell),
     ):
         here.bars.begin(f"{name}: {recipe.family} on {dataset}")
+        place.models.mkdir(parents=True, exist_ok=True)  # a prediction server may be started on it already
         if not was_finished(place, model=name, recipe=recipe.digest()):
             here.heavy.start()  # while images are read; where there may be nothing new, it is not worth it
         ingested = ingest_on(

@@ -6,9 +6,10 @@ called comes again. Knows no clock and decides nothing.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -24,11 +25,12 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import StateType
-from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
+from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.worker import EventsWorker
 from prefect.flow_engine import run_flow
 from prefect.schedules import Cron, Interval
+from prefect.server.schemas.schedules import CronSchedule
 from prefect.types.entrypoint import EntrypointType
 
 from pipelines.errors import PipelineError, UsageError
@@ -59,23 +61,37 @@ def check(timetable: Timetable) -> None:
     """Refuse what Prefect would not take as a schedule.
 
     Raises:
-        UsageError: no cron expression, or an unknown time zone.
+        UsageError: no cron expression, one that never fires, or a time zone that Prefect doesn't know.
     """
     if timetable.cron is None:
         return
     try:
-        CronSchedule(cron=timetable.cron, timezone=timetable.timezone)
+        schedule = CronSchedule(cron=timetable.cron, timezone=timetable.timezone)
     except ValueError as error:
         raise UsageError(
             "--cron takes minute, hour, day, month and weekday, for example '0 3 * * *', and --timezone a name such as "
             f"Europe/Berlin. Received: {timetable.cron!r} and {timetable.timezone!r}"
         ) from error
+    if _next_date(schedule, datetime.now(UTC)) is None:
+        raise UsageError(
+            "--cron takes times that come, for example '0 3 28 2 *' for each 28th of February at three. "
+            f"Received: {timetable.cron!r}, which never fires"
+        )
+
+
+def _next_date(schedule: CronSchedule, now: datetime) -> datetime | None:
+    """The first time of a cron schedule after `now`, as Prefect's server counts; None: there is none."""
+    try:
+        return next(iter(asyncio.run(schedule.get_dates(1, now))), None)
+    except ValueError:  # it looked decades ahead
+        return None
 
 
 class Board:
     """The schedule of one model on Prefect's server.
 
-    Mutable state: the deployment's id, None until `post`; and the client, None until it is needed and after trouble.
+    Mutable state: the deployment's id and when its interval began to count, None until `post`; and the client, None
+    until it is needed and after trouble.
 
     Args:
         timetable: when it fires, and with what.
@@ -84,6 +100,7 @@ class Board:
     def __init__(self, timetable: Timetable) -> None:
         self._timetable = timetable
         self._id: UUID | None = None
+        self._anchor: datetime | None = None
         self._client: SyncPrefectClient | None = None
         self._open = contextlib.ExitStack()
         place = hashlib.sha256(str(timetable.workspace).encode()).hexdigest()[:6]
@@ -135,7 +152,18 @@ class Board:
             for one in known
             if isinstance(one, IntervalSchedule) and one.interval.total_seconds() == asked.every_seconds
         )
-        return [Interval(asked.every_seconds, anchor_date=next(same, datetime.now(UTC)))]
+        self._anchor = next(same, datetime.now(UTC))
+        return [Interval(asked.every_seconds, anchor_date=self._anchor)]
+
+    def next_at(self, now: datetime) -> datetime | None:
+        """When the clock fires next; None: by new data only, or by an interval that is not put up yet."""
+        asked = self._timetable
+        if asked.cron is not None:
+            return _next_date(CronSchedule(cron=asked.cron, timezone=asked.timezone), now)
+        if asked.every_seconds is None or self._anchor is None:
+            return None
+        every = timedelta(seconds=asked.every_seconds)
+        return self._anchor + ((now - self._anchor) // every + 1) * every
 
     def due(self, now: datetime) -> list[Due]:
         """The firings that are due and that nobody began, oldest first; those of an earlier life included.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines import chance, contender
@@ -22,7 +23,6 @@ from serving import bundle as bundles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from pipelines.config import Recipe
     from pipelines.contender import Contender
@@ -115,6 +115,15 @@ def _report(folder: Path) -> dict[str, Any]:
     path = folder / REPORT
     report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return report
+
+
+def warning_of(report: str | None) -> str | None:
+    """What the gate warned of in the run that this page is of; None: of nothing, or nothing is written there."""
+    path = Path(report).parent / GATE if report is not None else None
+    if path is None or not path.exists():
+        return None
+    warning: str | None = json.loads(path.read_text(encoding="utf-8")).get("warning")
+    return warning
 
 
 def obstacle(challenger: Contender, champion: Contender | None, *, name: str, recipe: Recipe) -> GateResult | None:

@@ -42,6 +42,7 @@ class Meter:
         self.registry = CollectorRegistry()
         self._firings = self._counter("firings", "Firings by how they ended.", "outcome")
         self._webhooks = self._counter("webhook_messages", "Messages to the webhook by what became of them.", "outcome")
+        self._started = self._gauge("start_timestamp_seconds", "When this process of the schedule started.")
         self._last_success = self._gauge("last_success_timestamp_seconds", "End of the last firing that did not fail.")
         self._last_run = self._gauge("last_run_timestamp_seconds", "End of the last run that trained.")
         self._duration = self._gauge("last_run_duration_seconds", "How long the last run that trained took.")
@@ -53,6 +54,8 @@ class Meter:
         self._metric = self._gauge("model_metric", "The newest version's metrics on the test part.", "metric")
         self._running = self._gauge("running", "1 while a firing is under way.")
         self._prefect = self._gauge("prefect_up", "1 while Prefect's server answers.")
+        self._running.labels(model).set(0)
+        self._started.labels(model).set(clock())
         for end in ENDS:
             self._firings.labels(model, _label(end))
         for outcome in ("sent", "lost"):

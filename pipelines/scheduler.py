@@ -144,7 +144,10 @@ class Scheduler:
             interrupted = [*interrupted, *([] if interrupted else [f"of {_hour(due.at)}"])]
         if interrupted:
             self._tell(f"run {interrupted[-1]} was interrupted; going on with it")
-        if (interrupted or (first and self._timetable.every_seconds is not None)) and not self._timetable.on_new_data:
+        at_once = interrupted or (first and self._timetable.every_seconds is not None)
+        if not at_once or self._timetable.on_new_data:
+            return
+        if not self._insist(lambda: self._board.due(datetime.now(UTC))):  # one that was put back goes on with it
             self._insist(lambda: self._board.add(datetime.now(UTC)))
 
     def round(self) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+from zoneinfo import ZoneInfo
 
-from pipelines.errors import PipelineError
+from pipelines.errors import PipelineError, UsageError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -52,6 +53,27 @@ class Timetable:
     def on_new_data(self) -> bool:
         """Whether a changed source fires it, and no clock."""
         return self.cron is None and self.every_seconds is None
+
+
+CRON_FIELDS = 5
+
+
+def check_cron(cron: str, *, timezone: str) -> None:
+    """Refuse a number of fields that has another meaning elsewhere (six: seconds), and an unknown time zone.
+
+    Raises:
+        UsageError: either; the sentence names the option.
+    """
+    fields = len(cron.split())
+    if fields != CRON_FIELDS:
+        raise UsageError(
+            "--cron takes five fields, minute, hour, day, month and weekday, for example '0 3 * * *'. "
+            f"Received: {cron!r}, which has {fields}"
+        )
+    try:
+        ZoneInfo(timezone)
+    except (KeyError, ValueError, OSError) as error:  # OSError: the name of a folder of zones, such as Europe
+        raise UsageError(f"--timezone takes a name such as Europe/Berlin. Received: {timezone!r}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from pipelines.flows_ingest import Runner
+    from pipelines.flows_schedule import Board
     from pipelines.meter import Meter
     from pipelines.prefect_server import PrivateServer
     from pipelines.timetable import Due, Result, Timetable
@@ -31,7 +32,11 @@ WHEN = (
         "--cron", metavar="EXPR", help="Minute, hour, day, month, weekday: '0 3 * * *' is each night at three."
     ),
     click.option(
-        "--every", "every_seconds", type=click.FloatRange(1.0, 31_536_000.0), metavar="SECONDS", help="An interval."
+        "--every",
+        "every_seconds",
+        type=click.FloatRange(1.0, 31_536_000.0),
+        metavar="SECONDS",
+        help="An interval, in seconds.",
     ),
     click.option("--on-new-data", is_flag=True, help="Whenever SOURCE has changed and come to rest."),
     click.option("--timezone", default="UTC", show_default=True, metavar="NAME", help="That --cron is meant in."),
@@ -40,14 +45,14 @@ WHEN = (
         type=click.FloatRange(0.1, 86_400.0),
         default=5.0,
         show_default=True,
-        help="Between two looks at SOURCE, with --on-new-data.",
+        help="Seconds between two looks at SOURCE, with --on-new-data.",
     ),
     click.option(
         "--settle-seconds",
         type=click.FloatRange(0.0, 86_400.0),
         default=15.0,
         show_default=True,
-        help="How long nothing may change in SOURCE before it is taken, with --on-new-data.",
+        help="How many seconds nothing may change in SOURCE before it is taken, with --on-new-data.",
     ),
 )
 TOLD = (
@@ -55,14 +60,14 @@ TOLD = (
         "--webhook",
         envvar="CALOTYPE_WEBHOOK",
         metavar="URL",
-        help="Gets each publication, refusal and failure as JSON by POST.",
+        help="Gets each publication, refusal and failure as JSON by POST. Also CALOTYPE_WEBHOOK.",
     ),
     click.option(
         "--metrics-port",
         envvar="CALOTYPE_METRICS_PORT",
         type=click.IntRange(0, 65_535),
         metavar="N",
-        help="Serve /metrics and /livez on this port; 0 is any free one. Not served by default.",
+        help="Serve /metrics and /livez here; 0 is any free port. Off by default. Also CALOTYPE_METRICS_PORT.",
     ),
     click.option(
         "--metrics-host",
@@ -70,7 +75,7 @@ TOLD = (
         default="127.0.0.1",
         show_default=True,
         metavar="HOST",
-        help="The address to serve them on.",
+        help="The address to serve them on. Also CALOTYPE_METRICS_HOST.",
     ),
 )
 
@@ -90,7 +95,7 @@ TOLD = (
     *options.RECIPE,
     options.FORCE,
     options.WORKSPACE,
-    options.JSON,
+    click.option("--json", "as_json", is_flag=True, help="Print each firing's end as one line of JSON on stdout."),
 )
 def command(  # noqa: PLR0913 - one for each option
     *,
@@ -117,9 +122,13 @@ def command(  # noqa: PLR0913 - one for each option
     from pipelines import webhook as hook
     from pipelines.errors import UsageError
     from pipelines.model_lock import schedule_turn
+    from pipelines.timetable import check_cron
 
     if sum((cron is not None, every_seconds is not None, on_new_data)) != 1:
         raise UsageError("A schedule takes one of --cron EXPR, --every SECONDS and --on-new-data.")
+    _refuse_idle(cron=cron, on_new_data=on_new_data)
+    if cron is not None:
+        check_cron(cron, timezone=given["timezone"])
     if webhook is not None:
         hook.check(webhook)
     place = options.workspace_of(workspace)
@@ -128,9 +137,34 @@ def command(  # noqa: PLR0913 - one for each option
     signal.signal(signal.SIGTERM, _stop)
     with (
         schedule_turn(place, model, patience_seconds=PATIENCE_SECONDS),
+        _farewell(place, model),
         _telling(timetable, webhook=webhook, as_json=as_json, host=metrics_host, port=metrics_port) as (meter, ended),
     ):
+        place.models.mkdir(parents=True, exist_ok=True)  # a prediction server may be started on it already
         _keep(timetable, place, meter, ended, poll_seconds=poll_seconds, settle_seconds=settle_seconds)
+
+
+def _refuse_idle(*, cron: str | None, on_new_data: bool) -> None:
+    """Refuse an option on the command line that would do nothing, since another one isn't there.
+
+    Raises:
+        UsageError: which, and what it needs.
+    """
+    from click.core import ParameterSource
+
+    from pipelines.errors import UsageError
+
+    needs = {
+        "timezone": ("--cron", cron is not None),
+        "poll_seconds": ("--on-new-data", on_new_data),
+        "settle_seconds": ("--on-new-data", on_new_data),
+    }
+    context = click.get_current_context()
+    for name, (needed, there) in needs.items():
+        if not there and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise UsageError(
+                f"--{name.replace('_', '-')} means something with {needed} only: add that, or leave it out."
+            )
 
 
 def _timetable(  # noqa: PLR0913 - one for each option
@@ -180,6 +214,19 @@ def _timetable(  # noqa: PLR0913 - one for each option
     )
 
 
+@contextlib.contextmanager
+def _farewell(place: Workspace, model: str) -> Iterator[None]:
+    """Say, when somebody stops the schedule, what the next start goes on with."""
+    from pipelines.runs import interrupted_runs
+
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt):
+        runs = interrupted_runs(place, model)
+        _say(model, f"stopped; run {runs[-1]} goes on with the next start" if runs else "stopped")
+        raise
+
+
 PATIENCE_SECONDS = 10.0  # for an earlier process of this schedule that is being stopped
 
 
@@ -223,13 +270,19 @@ def _keep(
             upkeep=partial(_revive, server, timetable.model),
             meter=meter,
         )
-        _say(timetable.model, f"keeping a schedule {timetable.words}: {timetable.source} to {place.root}")
+        _say(timetable.model, f"keeping a schedule {timetable.words}: {timetable.source} to {place.root}{_next(board)}")
         if server is not None:
             server.wait()
         scheduler.begin(interrupted=interrupted_runs(place, timetable.model))
         page = without_secrets(os.environ["PREFECT_API_URL"]).rstrip("/").removesuffix("/api")
-        _say(timetable.model, f"in Prefect: {page}/deployments/deployment/{board.deployment}")
+        _say(timetable.model, f"in Prefect: {page}/deployments/deployment/{board.deployment}{_next(board)}")
         scheduler.run()
+
+
+def _next(board: Board) -> str:
+    """When its clock fires next, as the end of a line; empty where that isn't known, or no clock fires it."""
+    at = board.next_at(datetime.now(UTC))
+    return "" if at is None else f"; the next firing is at {at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 # Calls of the scheduler itself must return soon: it comes again by itself.
@@ -275,6 +328,7 @@ def _concluded(timetable: Timetable, hook: Webhook, as_json: bool, due: Due, res
         "run": result.values.get("run"),
         "metrics": result.values.get("metrics", {}),
         "reason": result.reason,
+        "warning": result.values.get("warning"),
         "report": result.values.get("report"),
         "host": socket.gethostname(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -295,13 +349,15 @@ def _concluded(timetable: Timetable, hook: Webhook, as_json: bool, due: Due, res
 
 def _came_of_it(result: Result) -> str:
     values, took = result.values, f"{result.seconds:.1f} s"
+    warning = f". Warning: {values['warning']}" if values.get("warning") else ""
     if result.end == "published":
         from pipelines.outcome import summary
 
-        return f"published as version {values['version']}: run {values['run']}, {summary(values['metrics'])}, {took}"
+        told = f"run {values['run']}, {summary(values['metrics'])}, {took}{warning}"
+        return f"published as version {values['version']}: {told}"
     if result.end == "nothing new":
         return f"{result.reason}, so nothing was trained ({took})"
-    return f"{result.end}: {result.reason}" + (f" (run {values['run']}, {took})" if values else "")
+    return f"{result.end}: {result.reason}" + (f" (run {values['run']}, {took})" if values else "") + warning
 
 
 def _recall(meter: Meter, timetable: Timetable) -> None:

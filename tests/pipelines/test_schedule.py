@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipelines.commands.schedule import _concluded
+from pipelines.commands.schedule import _concluded, _farewell
 from pipelines.timetable import Due, Result, Timetable
 from pipelines.webhook import Webhook
+from pipelines.workspace import Workspace
 from tests.chaos.actors import Receiver, Schedule, add_digits, kill, until
 
 ON_NEW_DATA = ("--on-new-data", "--settle-seconds", "0.5", "--poll-seconds", "0.2")
@@ -22,6 +23,13 @@ ON_NEW_DATA = ("--on-new-data", "--settle-seconds", "0.5", "--poll-seconds", "0.
         ((), "one of --cron EXPR, --every SECONDS and --on-new-data"),
         (("--cron", "0 3 * * *", "--on-new-data"), "one of --cron EXPR"),
         (("--every", "0"), "--every"),
+        (("--cron", "0 3 * * * *"), "--cron takes five fields, minute, hour, day, month and weekday, for example"),
+        (("--cron", "@daily"), "Received: '@daily', which has 1"),
+        (("--cron", "0 3 * * *", "--timezone", "Mars/Base"), "--timezone takes a name such as Europe/Berlin. Received"),
+        (("--cron", "0 3 * * *", "--timezone", "Europe"), "--timezone takes a name"),
+        (("--every", "9", "--timezone", "UTC"), "--timezone means something with --cron only"),
+        (("--every", "9", "--settle-seconds", "3"), "--settle-seconds means something with --on-new-data only"),
+        (("--cron", "0 3 * * *", "--poll-seconds", "3"), "--poll-seconds means something with --on-new-data only"),
         (("--on-new-data", "--webhook", "ftp://host/s3cr3t"), "--webhook takes a URL"),
         (("--every", "9", "--architecture", "nonsense"), "nonsense"),
     ],
@@ -33,6 +41,27 @@ def test_what_makes_no_schedule_is_refused_before_anything_starts(calotype, tmp_
     assert said in done.err
     assert "s3cr3t" not in done.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_warning_of_the_gate_is_in_the_line_and_in_the_json(tmp_path, capsys):
+    """Published, and it may have learned nothing: who reads only the log or only the webhook hears of it."""
+    timetable = Timetable(model="m", source="inbox", workspace=tmp_path, every_seconds=60.0)
+    values = {"version": 1, "run": "r", "metrics": {"accuracy": 0.1}, "warning": "It may have learned nothing."}
+    with Webhook(None, told=print, counted=print) as hook:
+        _concluded(timetable, hook, True, Due("id", datetime.now(UTC)), Result(end="published", values=values))
+    told = capsys.readouterr()
+    assert "Warning: It may have learned nothing." in told.err
+    assert json.loads(told.out)["warning"] == "It may have learned nothing."
+
+
+def test_who_stops_a_schedule_is_told_what_goes_on(tmp_path, capsys, monkeypatch):
+    """One line: that it stopped, and the run it stopped in, if it did."""
+    place = Workspace(tmp_path)
+    for runs, line in (([], "m: stopped\n"), (["r-7"], "m: stopped; run r-7 goes on with the next start\n")):
+        monkeypatch.setattr("pipelines.runs.interrupted_runs", lambda _place, _model, runs=runs: runs)
+        with pytest.raises(SystemExit), _farewell(place, "m"):
+            raise SystemExit(0)
+        assert capsys.readouterr().err.endswith(line)
 
 
 def test_a_full_disk_after_a_run_ends_no_schedule(tmp_path, monkeypatch, capsys):

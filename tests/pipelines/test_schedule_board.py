@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from pipelines.errors import UsageError
 from pipelines.timetable import Due, Timetable
 
 pytestmark = pytest.mark.slow  # imports Prefect
@@ -81,3 +83,29 @@ def test_a_server_that_refuses_is_not_waited_for():
     assert is_prefects(_answered(503))
     assert not is_prefects(_answered(422))
     assert not is_prefects(OSError(28, "No space left on device"))
+
+
+@pytest.mark.parametrize("cron", ["0 3 31 2 *", "0 3 30 2 *", "61 3 * * *"])
+def test_a_cron_expression_that_never_fires_is_refused(cron):
+    """The 31st of February: the sentence has what was received; the 29th comes, in some years."""
+    from pipelines import flows_schedule
+
+    with pytest.raises(UsageError, match=re.escape(f"Received: {cron!r}")):
+        flows_schedule.check(Timetable(model="m", source="inbox", workspace=Path("ws"), cron=cron))
+    flows_schedule.check(Timetable(model="m", source="inbox", workspace=Path("ws"), cron="0 3 29 2 *"))
+
+
+def test_the_next_firing_is_known_from_the_clock():
+    """Of cron in its time zone; of an interval from when it began to count; of new data never."""
+    from pipelines import flows_schedule
+
+    def board(**when):
+        return flows_schedule.Board(Timetable(model="m", source="inbox", workspace=Path("ws"), **when))
+
+    now = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
+    assert board(cron="0 3 * * *", timezone="Asia/Tokyo").next_at(now) == datetime(2026, 1, 1, 18, tzinfo=UTC)
+    assert board().next_at(now) is None
+    interval = board(every_seconds=3600.0)
+    assert interval.next_at(now) is None
+    interval._anchor = datetime(2026, 1, 1, 10, 10, tzinfo=UTC)
+    assert interval.next_at(now) == datetime(2026, 1, 1, 13, 10, tzinfo=UTC)

@@ -320,6 +320,16 @@ def test_a_start_goes_on_with_what_a_killed_process_left():
     assert "run-7" in world.said[0]
 
 
+def test_a_firing_that_was_put_back_goes_on_with_the_run_and_is_missed_by_nobody():
+    """Stopped in mid-run and started again: the firing that is due already goes on with it; no second one is added."""
+    world = World(PUBLISHED, board=FakeBoard(first=False))
+    world.due("a")
+    world.scheduler.begin(interrupted=["run-7"])
+    world.scheduler.round()
+    assert world.ends == [("a", "published")]
+    assert not [line for line in world.said if "missed" in line]
+
+
 @pytest.mark.parametrize(("first", "expected"), [(True, 1), (False, 0)])
 def test_an_interval_begins_at_once_and_goes_on_as_it_was(first, expected):
     """A new schedule fires when it is put up; one that is there already waits for its time."""
