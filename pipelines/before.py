@@ -66,12 +66,16 @@ class Before:
             return False
         if self.dataset.recipe != recipe.model_dump(mode="json") or len(listing.found) != len(self.files):
             return False
-        hashes = (state[2] for state in self.files.values())
-        unread = any(
-            status == "quarantined" and file_hash is None
-            for status, file_hash in zip(self.rows["status"].to_pylist(), hashes, strict=True)
+        unread = self._unread()
+        return all(
+            self.has(found) and (found.path not in unread or found.trouble == unread[found.path])
+            for found in listing.found
         )
-        return not unread and all(map(self.has, listing.found))
+
+    def _unread(self) -> dict[str, str | None]:
+        """Reasons by path of the files that could not be read: they are tried anew, unless their name is the reason."""
+        told = zip(self.files.items(), *(self.rows[name].to_pylist() for name in ("status", "reason")), strict=True)
+        return {path: why for (path, state), status, why in told if status == "quarantined" and state[2] is None}
 
     def known(self, canvas: Canvas | None) -> tuple[dict[str, int], Outcomes]:
         """Outcomes, and their places by path, of files whose pixels the snapshot has or that can't be decoded."""

@@ -170,6 +170,11 @@ def warnings(
     return found
 
 
+def empty_labels(names: Sequence[str]) -> list[str]:
+    """The sentence about folders of labels that hold no file to look at, if there are any."""
+    return [f"Folders of labels without a file that could be an image: {_listed(names)}."] if names else []
+
+
 def _class_warnings(rows: Columns, used: Sequence[int]) -> list[str]:
     sizes = Counter(rows["label"][index] for index in used)
     found = []

@@ -49,6 +49,8 @@ class IngestResult:
         snapshot: id of the current snapshot.
         path: the snapshot's folder.
         labels: class names in order.
+        image: height, width, channels and resize of every image in the snapshot.
+        colour: `images` of the snapshot that have colour, and the path of the `first`, None where there is none.
         images: files by what became of them: parts, quarantined, duplicates, conflicts, ignored, files.
         quarantined: path and reason of the first thousand.
         conflicts: content hash and paths of the first thousand.
@@ -58,6 +60,7 @@ class IngestResult:
         warnings: sentences for a person.
         per_label: files of each label by what became of them.
         reasons: quarantined files by reason; a number that differs between files of one reason is written `…`.
+        ignored: ignored files by reason.
         contact_sheet: a picture with samples of each label.
         new: files read by this ingest.
         unchanged: files known from the last one.
@@ -69,6 +72,8 @@ class IngestResult:
     snapshot: str
     path: Path
     labels: tuple[str, ...]
+    image: dict[str, Any]
+    colour: dict[str, Any]
     images: dict[str, int]
     quarantined: list[dict[str, str]]
     conflicts: list[dict[str, Any]]
@@ -78,6 +83,7 @@ class IngestResult:
     warnings: list[str]
     per_label: dict[str, dict[str, int]]
     reasons: dict[str, int]
+    ignored: dict[str, int]
     contact_sheet: Path
     new: int
     unchanged: int
@@ -292,25 +298,40 @@ def _manifest(staged: Staged, verdict: checks.Verdict, arrangement: Arrangement)
 def _result(staged: Staged, dataset: Dataset, *, seconds: dict[str, float]) -> IngestResult:
     path = dataset.snapshot_path(staged.dataset_dir)
     snapshot = Snapshot.open(path)
-    rows = manifest.read(path / manifest.MANIFEST, ["path", "label", "split", "status", "reason"])
+    rows = manifest.read(path / manifest.MANIFEST, ["path", "label", "split", "status", "reason", "row"])
     problems = manifest.quarantined(rows)
     return IngestResult(
         dataset=dataset.name,
         snapshot=snapshot.id,
         path=path,
         labels=snapshot.labels,
+        image=asdict(snapshot.image),
+        colour=_colour(snapshot, rows),
         images=snapshot.counts,
         quarantined=problems[:LISTED_PROBLEMS],
         conflicts=dataset.conflicts,
         leaks=dataset.leaks,
         near_duplicates=dataset.near_duplicates,
         overruled=dataset.overruled,
-        warnings=dataset.warnings,
+        warnings=[*dataset.warnings, *checks.empty_labels(staged.empty_labels)],
         per_label=manifest.per_label(rows),
         reasons=manifest.reasons(problems),
+        ignored=manifest.why_ignored(rows),
         contact_sheet=path / SHEET,
         new=staged.new,
         unchanged=staged.unchanged,
         removed=staged.removed,
         seconds=seconds,
     )
+
+
+def _colour(snapshot: Snapshot, rows: pa.Table) -> dict[str, Any]:
+    """How many of a snapshot's images have colour, and the first file that is one of them."""
+    is_colour = np.array([shard.channels > 1 for shard in snapshot.shards], dtype=np.bool_)[snapshot.places()[:, 0]]
+    row = np.array([-1 if one is None else one for one in rows["row"].to_pylist()], dtype=np.int64)
+    files = np.flatnonzero(row >= 0)
+    coloured = files[is_colour[row[files]]]
+    return {
+        "images": len(coloured),
+        "first": rows["path"][int(coloured[0])].as_py() if len(coloured) else None,
+    }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from operator import attrgetter
@@ -13,7 +15,7 @@ from pipelines import manifest
 from pipelines.errors import BadSource, EmptyFolder
 from pipelines.reading import is_url, without_userinfo
 from pipelines.remote import walk_url
-from pipelines.walk import Found, walk
+from pipelines.walk import Found, is_hidden_folder, printable, walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,6 +80,25 @@ def list_source(root: str, *, task: str, expect: Callable[[int, int], None] | No
             f"Received: {len(found)} files, none of which could be one."
         )
     return listing
+
+
+def empty_labels(root: str, listing: Listing) -> tuple[str, ...]:
+    """Labels that a local source has folders for, and no file that could be an image; buckets have no empty folders."""
+    if is_url(root):
+        return ()
+    folders = _folders(root)
+    if listing.presplit:
+        folders = [f"{part}/{folder}" for part in folders for folder in _folders(f"{root}/{part}")]
+    named = {manifest.label_and_part(f"{printable(folder)}/", presplit=listing.presplit)[0] for folder in folders}
+    there = {label for label, found in zip(listing.labels, listing.found, strict=True) if found.ignored is None}
+    return tuple(sorted(label for label in named - there if label is not None))
+
+
+def _folders(folder: str) -> list[str]:
+    """Names of the folders in a folder that are looked into; links aside, which may lead to what is read already."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        return [one.name for one in entries if one.is_dir(follow_symlinks=False) and not is_hidden_folder(one.name)]
+    return []
 
 
 def _walked(root: str, expect: Callable[[int, int], None] | None) -> list[Found]:

@@ -225,6 +225,12 @@ def quarantined(rows: pa.Table) -> list[dict[str, str]]:
     return [{"path": rows["path"][index].as_py(), "reason": rows["reason"][index].as_py()} for index in places]
 
 
+def why_ignored(rows: pa.Table) -> dict[str, int]:
+    """Ignored files by reason, the commonest first."""
+    told = zip(rows["status"].to_pylist(), rows["reason"].to_pylist(), strict=True)
+    return dict(Counter(reason for status, reason in told if status == "ignored").most_common())
+
+
 def reasons(problems: Iterable[Mapping[str, str]]) -> dict[str, int]:
     """Quarantined files by reason, the commonest first; numbers don't tell reasons apart: `…` where they differ."""
     counts: Counter[str] = Counter()

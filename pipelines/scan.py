@@ -21,7 +21,7 @@ from pipelines.collector import collector_paused
 from pipelines.errors import BadRecipe, BadSource, EmptyFolder
 from pipelines.journal import Canvas
 from pipelines.ledger import Dataset, dataset_held
-from pipelines.listing import Listing, list_source
+from pipelines.listing import Listing, empty_labels, list_source
 from pipelines.outcomes import Outcomes
 from pipelines.pool import Staff
 from pipelines.reading import is_url, without_userinfo
@@ -69,6 +69,7 @@ class Staged:
         token: also in the table on disk: shows that the table is this stage's, and not another ingest's. With
             nothing new: the id of the current snapshot.
         made: folders above the dataset's that this ingest made.
+        empty_labels: for classify, labels whose folders hold no file that could be an image.
     """
 
     dataset_dir: Path
@@ -84,6 +85,7 @@ class Staged:
     nothing_new: bool
     token: str
     made: tuple[Path, ...] = ()
+    empty_labels: tuple[str, ...] = ()
 
 
 def silent(_stage: str, _done: int, _total: int) -> None:
@@ -121,7 +123,8 @@ def scan_and_decode(  # noqa: PLR0913 - what an ingest is asked for
             recipe = _settled(recipe, Dataset.read(dataset_dir), where, seed=seed)
             how = _How(task=task, verify=verify, run=run, staff=staff, progress=progress)
             staged = _stage(listing, where, dataset_dir, recipe, how=how)
-    return replace(staged, seconds=time.perf_counter() - started, made=made)
+    empty = empty_labels(where.root, listing) if task == "classify" else ()
+    return replace(staged, seconds=time.perf_counter() - started, made=made, empty_labels=empty)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FATES = ("train", "validation", "test", "duplicate", "conflict", "quarantined", "ignored")
 MOST_LABELS = 40
 MOST_FILES = 20
+MOST_CONFLICTS = 10
 
 
 def pairs(title: str, rows: Mapping[str, Any]) -> Group:
@@ -24,7 +25,7 @@ def pairs(title: str, rows: Mapping[str, Any]) -> Group:
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in rows.items():
-        table.add_row(name, value if isinstance(value, str) else number(value))
+        table.add_row(name, Text(value if isinstance(value, str) else number(value)))
     return Group(Text(title, style="bold"), table)
 
 
@@ -35,8 +36,16 @@ def rows(title: str, header: Sequence[str], body: Sequence[Sequence[Any]]) -> Gr
         is_words = not body or isinstance(body[0][at], str)
         table.add_column(name, justify="left" if is_words else "right", overflow="fold")
     for line in body:
-        table.add_row(*(value if isinstance(value, str) else number(value) for value in line))
+        table.add_row(*(cell(value) for value in line))
     return Group(Text(title, style="bold"), table)
+
+
+def cell(value: Any) -> Text:
+    r"""A value on one line, as it is: a name may hold a line break, shown as `\n`, and what looks like markup."""
+    words = value if isinstance(value, str) else number(value)
+    if not words.isprintable():
+        words = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in words)
+    return Text(words)
 
 
 def number(value: Any) -> str:
@@ -59,16 +68,42 @@ def ingested(result: IngestResult) -> list[Group]:
         tables.append(rows("Quarantined", ["reason", "files"], list(result.reasons.items())))
         listed = [[one["path"], one["reason"]] for one in result.quarantined[:MOST_FILES]]
         tables.append(rows(f"The first {len(listed)} of them", ["file", "reason"], listed))
+    if result.conflicts:
+        tables.append(_conflicts(result.conflicts))
     if result.warnings:
         tables.append(rows("To look at", ["warning"], [[warning] for warning in result.warnings]))
     lines = [
+        image_line(result),
         f"Samples of each label: {result.contact_sheet}",
         f"Every file and its fate: {result.path}/manifest.parquet",
     ]
     if result.images["ignored"]:
-        lines.insert(0, f"{result.images['ignored']:,} files ignored: hidden ones, litter, or outside of any label")
+        tables.append(rows("Ignored", ["reason", "files"], list(result.ignored.items())))
     tables.append(Group(Text("\n".join(lines) + "\n")))
     return tables
+
+
+def image_line(result: IngestResult) -> str:
+    """What the images of a dataset become, and which of them made it a colour one."""
+    image, colour = result.image, result.colour
+    kind = "gray" if image["channels"] == 1 else "colour"
+    if colour["first"] is not None:
+        have = "has" if colour["images"] == 1 else "have"
+        kind += f" ({colour['images']:,} {have} colour, the first: {cell(colour['first'])})"
+    return (
+        f"Images become {image['height']}x{image['width']}, {kind}, by {image['resize']} where their size is another. "
+        "Size and colour stay until told (--image-size)"
+    )
+
+
+def _conflicts(conflicts: Sequence[Mapping[str, Any]]) -> Group:
+    """The first conflicts, with the paths that are in each."""
+    body = [
+        [paths[0], ", ".join(paths[1:]) or "groups of several parts, which it joins"]
+        for paths in (conflict["paths"] for conflict in conflicts[:MOST_CONFLICTS])
+    ]
+    title = "Conflicts" if len(body) == len(conflicts) else f"The first {len(body)} of the conflicts"
+    return rows(title, ["file", "in conflict with"], body)
 
 
 def _labels(result: IngestResult) -> list[tuple[str, Mapping[str, int]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -11,8 +12,10 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from pipelines import manifest
+from pipelines.commands import tables
 from pipelines.config import DataRecipe
 from pipelines.dataset import Snapshot
 from pipelines.errors import BadRecipe, BadSource, EmptyFolder, PipelineError
@@ -592,3 +595,72 @@ def test_a_cut_shard_is_found(source, home):
     shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(BadSource, match="no whole snapshot"):
         Snapshot.open(path)
+
+
+def test_size_and_colour_are_told(source, home):
+    """The result says what images become and which file made the dataset a colour one; so does the second."""
+    put(source / "cat" / "colourful.png", picture(999, channels=3))
+    for _ in range(2):
+        result = ingest(str(source), home, RECIPE)
+        assert result.image == {"height": 8, "width": 8, "channels": 3, "resize": "stretch"}
+        assert result.colour == {"images": 1, "first": "cat/colourful.png"}
+
+
+def test_a_gray_dataset_has_no_colour(source, home):
+    """Where no image has colour, none is named."""
+    result = ingest(str(source), home, RECIPE)
+    assert (result.image["channels"], result.colour) == (1, {"images": 0, "first": None})
+
+
+def test_empty_labels_are_warned_of(source, home):
+    """A label's folder that holds no candidate is told by each ingest as long as it is there, hidden ones never."""
+    for name in ("bird", "fish", ".hidden"):
+        (source / name).mkdir()
+    (source / "fish" / ".DS_Store").write_bytes(b"?")
+    told = "Folders of labels without a file that could be an image: 'bird', 'fish'."
+    assert [told in ingest(str(source), home, RECIPE).warnings for _ in range(2)] == [True, True]
+    (source / "bird").rmdir()
+    assert any(line.endswith("image: 'fish'.") for line in ingest(str(source), home, RECIPE).warnings)
+
+
+def test_a_label_that_one_part_lacks_is_not_empty(tmp_path, home):
+    """In a pre-split source only a label without a file in any part is empty."""
+    source = tmp_path / "parts"
+    for number, part in enumerate(("train", "test")):
+        labelled(source / part, {"a": 4, "b": 4}, first_seed=100 * number)
+    labelled(source / "train", {"c": 4}, first_seed=300)
+    for empty in ("test/c", "test/d"):
+        (source / empty).mkdir()
+    told = [line for line in ingest(str(source), home, RECIPE).warnings if line.startswith("Folders")]
+    assert told == ["Folders of labels without a file that could be an image: 'd'."]
+
+
+def test_what_an_ingest_prints(source, home):
+    """Size, conflicts with their paths and reasons to ignore are on the screen; a name is one line and no markup."""
+    put(source / "dog" / "not-a-dog.png", picture(0))
+    put(source / "cat" / "[red]colourful.png", picture(999, channels=3))
+    (source / "cat" / "two\nrows.png").write_bytes(b"?")
+    (source / "cat" / "odd[").mkdir()
+    (source / "cat" / "odd[" / "red].png").write_bytes(b"?")
+    (source / "outside.png").write_bytes(b"?")
+    console = Console(width=200, file=io.StringIO(), record=True)
+    result = ingest(str(source), home, RECIPE)
+    for table in tables.ingested(result):
+        console.print(table)
+    said = console.export_text()
+    assert "Images become 8x8, colour (1 has colour, the first: cat/[red]colourful.png)" in said
+    assert any("cat/0000.png" in line and "dog/not-a-dog.png" in line for line in said.splitlines())
+    assert r"cat/two\nrows.png" in said
+    assert "cat/odd[/red].png" in said
+    assert result.ignored == {"lies outside any label's folder": 1}
+    assert "lies outside any label's folder" in said
+
+
+def test_a_bad_name_makes_nothing_new(source, home):
+    """A file that isn't read because of its name is no reason to do anything again; one that is broken otherwise is."""
+    put(source / "dog" / "not-a-dog.png", picture(0))
+    (source / "cat" / "two\nrows.png").write_bytes(b"?")
+    ingest(str(source), home, RECIPE)
+    stages = []
+    ingest(str(source), home, RECIPE, progress=lambda stage, *_: stages.append(stage))
+    assert stages == ["list"]
