@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 BATCH_FILES = 64
 BATCH_BYTES = 32 * 1024 * 1024
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_NO_FOLDERS = {"": "an empty folder name (//)", ".": "a folder named .", "..": "a folder named .."}  # clients drop them
 _SECOND_NS = 1_000_000_000
 _TAGS = ("ETag", "etag", "content_md5", "md5Hash")
 _TIMES = ("LastModified", "mtime", "last_modified", "updated", "created")
@@ -40,7 +41,7 @@ def walk_url(url: str) -> Iterator[Found]:
             f"There is nothing at {without_secrets(url)}. Expected a folder with one subfolder of images per label."
         )
     for full, entry in entries.items():
-        found = _found(full.removeprefix(root).lstrip("/"), entry)
+        found = _found(full.removeprefix(root).removeprefix("/"), entry)
         if found is not None:
             yield found
 
@@ -107,16 +108,21 @@ def _system(url: str) -> tuple[Any, str]:
 
 def _found(name: str, entry: dict[str, Any]) -> Found | None:
     *folders, base = name.split("/")
-    if not base or entry.get("type") == "directory" or any(map(is_hidden_folder, folders)):
+    if not base or entry.get("type") == "directory":
         return None
-    ignored = why_ignored(base)
+    odd = next((folder for folder in folders if folder in _NO_FOLDERS), None)
+    if any(is_hidden_folder(folder) for folder in folders if folder not in _NO_FOLDERS):
+        return None
+    trouble = None if odd is None else f"{_NO_FOLDERS[odd]} in its key: rename it"
+    # At the top such a folder would be taken for a label, or the source for one that has other folders than its parts.
+    ignored = why_ignored(base) or (trouble if folders and folders[0] in _NO_FOLDERS else None)
     return Found(
         name=name,
         path=printable(name),
         size=int(entry.get("size") or 0),
         mtime_ns=_time_ns(entry),
         ignored=ignored,
-        trouble=None if ignored else unusable_name(name),
+        trouble=None if ignored else trouble or unusable_name(name),
     )
 
 

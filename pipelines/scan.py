@@ -113,14 +113,14 @@ def scan_and_decode(  # noqa: PLR0913 - what an ingest is asked for
             "Choose another --workspace."
         )
     dataset = Dataset.read(dataset_dir)
-    _settled(recipe, dataset, where, seed=seed)  # refused before anything is listed
+    settled(recipe, dataset, where, seed=seed)  # refused before anything is listed
     with collector_paused(), Staff(workers) as staff:
         all_is_new = run is None and (verify or dataset is None)
         listing = list_source(where.root, task=task, expect=staff.expect if all_is_new else None)
         progress("list", len(listing.found), len(listing.found))
         made = ledger.missing(dataset_dir)
         with dataset_held(dataset_dir, made=made):
-            recipe = _settled(recipe, Dataset.read(dataset_dir), where, seed=seed)
+            recipe = settled(recipe, Dataset.read(dataset_dir), where, seed=seed)
             how = _How(task=task, verify=verify, run=run, staff=staff, progress=progress)
             staged = _stage(listing, where, dataset_dir, recipe, how=how)
     empty = empty_labels(where.root, listing) if task == "classify" else ()
@@ -138,7 +138,7 @@ class _How:
     progress: Progress
 
 
-def _settled(recipe: DataRecipe, dataset: Dataset | None, where: sources.Source, *, seed: int) -> DataRecipe:
+def settled(recipe: DataRecipe, dataset: Dataset | None, where: sources.Source, *, seed: int) -> DataRecipe:
     """The recipe with the seed of the split filled in: a dataset keeps its source and the rules of its split."""
     if recipe.seed is None:
         recipe = recipe.model_copy(update={"seed": seed if dataset is None else dataset.recipe["seed"]})

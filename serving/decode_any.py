@@ -36,6 +36,7 @@ _NO_DECODER: Final = frozenset(
         "BUFR", "GRIB", "HDF5", "MPEG", "WMF",  # Pillow knows them by name only
     }
 )  # fmt: skip
+_BOMB: Final = re.compile(r"\((\d+) pixels\)")  # in what Pillow says of an image that is too large
 _HUSH: Final = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _TURNS: Final[dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]]] = {
     2: lambda pixels: pixels[:, ::-1],
@@ -77,7 +78,9 @@ def decode(data: bytes, max_pixels: int) -> Decoded:
     except (BadInput, MemoryError):
         raise
     except Image.DecompressionBombError as error:
-        raise BadInput(f"The image has more than the {max_pixels} pixels allowed.") from error
+        claimed = _BOMB.search(str(error))
+        many = f"{claimed[1]} pixels" if claimed else "too many pixels"
+        raise BadInput(f"The image has {many}; {_allowed(max_pixels)}.") from error
     except UnidentifiedImageError as error:
         raise BadInput(f"The {len(data)} bytes are no image in a format known here.") from error
     except Exception as error:  # what decoders raise on hostile bytes has no common root
@@ -131,10 +134,13 @@ def check_size(size: tuple[int, int], max_pixels: int) -> None:
     """
     width, height = size
     if width * height > max_pixels:
-        allowed = f"at most {max_pixels} are allowed (--max-image-pixels)"
-        raise BadInput(f"The image has {width} x {height} pixels; {allowed}.")
+        raise BadInput(f"The image has {width} x {height} pixels; {_allowed(max_pixels)}.")
     if width < 1 or height < 1:
         raise BadInput(f"The image has {width} x {height} pixels; expected at least one.")
+
+
+def _allowed(max_pixels: int) -> str:
+    return f"at most {max_pixels} are allowed (--max-image-pixels)"
 
 
 def _check_png(data: bytes) -> None:
@@ -151,7 +157,8 @@ def _check_png(data: bytes) -> None:
             break
         kind = bytes(view[position + 4 : position + 8])
         if zlib.crc32(view[position + 4 : body_end]) != int.from_bytes(view[body_end : body_end + 4]):
-            raise BadInput(f"The PNG is damaged: the checksum of its chunk {kind!r} at byte {position} is wrong.")
+            chunk = ascii(kind.decode("latin-1"))
+            raise BadInput(f"The PNG is damaged: the checksum of its chunk {chunk} at byte {position} is wrong.")
         if kind == b"IEND":
             return
         position = body_end + 4

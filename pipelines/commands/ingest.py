@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @options.add(
     options.DATASET,
     options.TASK,
-    options.SEED,
+    options.SPLIT_SEED,
     *options.DATA,
     click.option("--verify", is_flag=True, help="Read every file, also those whose size and time didn't change."),
     *options.RUNNER,
@@ -52,6 +52,7 @@ def command(
     session.check_request(recipe=recipe, source=source)
     name = session.dataset_name(dataset, source)
     root = options.workspace_of(workspace).root
+    session.check_dataset(options.workspace_of(workspace).datasets / name, source=source, recipe=recipe)
     with session.flows_ready():
         from pipelines.flows_ingest import ingest_on
 

@@ -51,6 +51,7 @@ DATA = (
     click.option("--max-image-pixels", type=int, metavar="N", help="Larger images are quarantined. [64000000]"),
 )
 SEED = click.option("--seed", type=int, metavar="N", help="Of weights and shuffling, and of a new dataset's split. [0]")
+SPLIT_SEED = click.option("--seed", type=int, metavar="N", help="Of the split, as --split-seed. [0]")
 TRAINING = (
     click.option("--architecture", metavar="NAME", help="See `calotype architectures`."),
     click.option("--epochs", type=int, metavar="N", help="Passes over the train part, at most."),

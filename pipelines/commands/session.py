@@ -69,6 +69,29 @@ def check_request(*, recipe: Recipe, source: str | None = None, model: str | Non
         sources.find(source, cache=Path())  # a folder: says what is wrong with it, writes nothing
 
 
+def check_dataset(folder: Path, *, source: str, recipe: Recipe) -> None:
+    """Refuse at once what a dataset that is there can't become: one of another source, or with another split.
+
+    A known set, which may have to be fetched first, is left to the ingest, which asks all of it again.
+
+    Args:
+        folder: the dataset's, which need not be there.
+        source: SOURCE as given.
+        recipe: its data count here.
+
+    Raises:
+        UsageError: naming what the dataset was made from.
+    """
+    from pipelines import sources
+
+    if source in sources.KNOWN or not folder.exists():
+        return
+    from pipelines.ledger import Dataset
+    from pipelines.scan import settled
+
+    settled(recipe.data, Dataset.read(folder), sources.find(source, cache=Path()), seed=recipe.seed)
+
+
 def dataset_name(given: str | None, source: str) -> str:
     """The dataset's name: as given, or SOURCE's last component.
 

@@ -15,8 +15,8 @@ import pytest
 from rich.console import Console
 
 from pipelines import manifest
-from pipelines.commands import tables
-from pipelines.config import DataRecipe
+from pipelines.commands import session, tables
+from pipelines.config import DataRecipe, Recipe
 from pipelines.dataset import Snapshot
 from pipelines.errors import BadRecipe, BadSource, EmptyFolder, PipelineError
 from pipelines.ingest import ingest, split_and_seal
@@ -664,3 +664,15 @@ def test_a_bad_name_makes_nothing_new(source, home):
     stages = []
     ingest(str(source), home, RECIPE, progress=lambda stage, *_: stages.append(stage))
     assert stages == ["list"]
+
+
+def test_what_a_dataset_cannot_become_is_refused_at_once(source, home, tmp_path):
+    """Another source and another split are refused before any flow; a new dataset, and the same again, are not."""
+    session.check_dataset(home, source=str(source), recipe=Recipe())
+    ingest(str(source), home, RECIPE)
+    session.check_dataset(home, source=str(source), recipe=Recipe())
+    other = labelled(tmp_path / "other", {"a": 1, "b": 1})
+    with pytest.raises(BadSource, match=r"was made from .*photos.*Received: .*other"):
+        session.check_dataset(home, source=str(other), recipe=Recipe())
+    with pytest.raises(BadRecipe, match="seed=7"):
+        session.check_dataset(home, source=str(source), recipe=Recipe.from_dict({"data": {"seed": 7}}))

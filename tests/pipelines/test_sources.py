@@ -119,6 +119,36 @@ def test_a_file_that_vanishes_from_a_bucket(tmp_path, bucket):
     assert ingest("leaky://bucket/photos", home, RECIPE).images["quarantined"] == 0
 
 
+def test_keys_that_are_no_paths(tmp_path, bucket):
+    """An object whose key has an empty folder name, or dots for one, is accounted for by its key and its reason."""
+    folder = labelled(tmp_path / "photos", {"a": 10, "b": 10})
+    upload(bucket, folder)
+    odd = ("a//x/y.png", "a/1/../up.png", "a/./here.png", "../up.png", "/top/z.png", "a/.hidden/../no.png")
+
+    class Keys(type(bucket)):
+        protocol = "keys"
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            return super()._strip_protocol(path.replace("keys://", "memory://"))
+
+        def find(self, path, **options):
+            return super().find(path, **options) | {
+                f"{path}/{key}": {"name": f"{path}/{key}", "size": 9, "type": "file"} for key in odd
+            }
+
+    fsspec.register_implementation("keys", Keys, clobber=True)
+    result = ingest("keys://bucket/photos", tmp_path / "w" / "datasets" / "x", RECIPE)
+    empty, up = "an empty folder name (//) in its key: rename it", "a folder named .. in its key: rename it"
+    assert {one["path"]: one["reason"] for one in result.quarantined} == {
+        "a//x/y.png": empty,
+        "a/1/../up.png": up,
+        "a/./here.png": "a folder named . in its key: rename it",
+    }
+    assert result.ignored == {up: 1, empty: 1}
+    assert result.labels == ("a", "b")
+
+
 @pytest.fixture
 def flaky(bucket):
     """The bucket behind a connection that breaks; each fetch is told to `flaky.answer`, which may raise."""

@@ -358,7 +358,7 @@ def test_a_png_with_a_wrong_checksum_is_refused_by_chunk():
     """Pillow skips the checksums of pixel data."""
     data = bytearray(encoded(GRAY))
     data[data.index(b"IDAT") + 9] ^= 1
-    with pytest.raises(BadInput, match="chunk b'IDAT'"):
+    with pytest.raises(BadInput, match="chunk 'IDAT'"):
         images.decode(bytes(data))
 
 
@@ -385,7 +385,7 @@ def test_an_image_within_an_image_is_bounded_too():
     """An icon may claim 16 x 16 and hold a PNG of another size."""
     icon = bytearray(encoded(Image.fromarray(_smooth(256, 256)), "ICO", sizes=[(256, 256)]))
     icon[6:8] = bytes([16, 16])
-    with pytest.raises(BadInput):
+    with pytest.raises(BadInput, match=r"65536 pixels; at most 5000 are allowed \(--max-image-pixels\)"):
         images.decode(bytes(icon), max_pixels=5000)
 
 
