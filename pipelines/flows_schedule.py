@@ -163,7 +163,10 @@ class Board:
         if asked.every_seconds is None or self._anchor is None:
             return None
         every = timedelta(seconds=asked.every_seconds)
-        return self._anchor + ((now - self._anchor) // every + 1) * every
+        anchor = datetime.fromtimestamp(
+            self._anchor.timestamp(), UTC
+        )  # Prefect's is of a class whose differences differ
+        return anchor + ((now - anchor) // every + 1) * every
 
     def due(self, now: datetime) -> list[Due]:
         """The firings that are due and that nobody began, oldest first; those of an earlier life included.
