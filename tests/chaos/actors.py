@@ -43,6 +43,11 @@ def add_digits(inbox, first, last):
         Image.fromarray(pixels).save(path)
 
 
+def _hear_ctrl_c():
+    """What a shell starts in the background ignores it, and so does what that starts, such as these tests."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Schedule:
     """`calotype schedule` in a process of its own, small enough to train in a second."""
 
@@ -68,7 +73,12 @@ class Schedule:
     def start(self):
         with self.out.open("a") as out, self.err.open("a") as err:
             self.process = subprocess.Popen(
-                self._command, cwd=self._folder, env=self._environment, stdout=out, stderr=err
+                self._command,
+                cwd=self._folder,
+                env=self._environment,
+                stdout=out,
+                stderr=err,
+                preexec_fn=_hear_ctrl_c,  # noqa: PLW1509 it only sets a signal back
             )
 
     def stop(self):
