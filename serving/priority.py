@@ -2,7 +2,8 @@
 
 A model call keeps all cores busy for as long as it takes. Without this, the transport's thread is one of several that
 want a core, and under ten times too many calls the refusals come later: after 0.9 s where it is 0.14 s with it, in one
-comparison of short floods (`benchmarks/serving/overload.py`). Nothing is lost by it: what the transport leaves, the models have. Knows no models.
+comparison of short floods (`benchmarks/serving/overload.py`). Nothing is lost by it: what the transport leaves, the
+models have. Knows no models.
 """
 
 from __future__ import annotations
