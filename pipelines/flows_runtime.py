@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from pipelines import backend
+from pipelines.pool import Staff
 from pipelines.process import HeavyProcess
 from pipelines.progress import ProgressBars
 
@@ -27,10 +28,12 @@ class Runtime:
     Attributes:
         bars: where progress is shown.
         heavy: the process that TensorFlow lives in.
+        staff: the processes that decode.
     """
 
     bars: ProgressBars
     heavy: HeavyProcess
+    staff: Staff
 
 
 _runtime: ContextVar[Runtime] = ContextVar("runtime")
@@ -42,16 +45,20 @@ def runtime() -> Runtime:
 
 
 @contextlib.contextmanager
-def use_runtime() -> Iterator[Runtime]:
-    """The surrounding runtime, or a new one whose process and bars end with the block."""
+def use_runtime(staff: Staff | None = None) -> Iterator[Runtime]:
+    """The surrounding runtime, or a new one whose processes and bars end with the block.
+
+    Args:
+        staff: of a new one, if it was started before; ends with the block too.
+    """
     surrounding = _runtime.get(None)
     if surrounding is not None:
         yield surrounding
         return
     # A synchronous flow waits a second for its heartbeat's thread whenever it ends; ours are short.
     quick = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
-    with quick, HeavyProcess(preload=backend.start) as heavy, ProgressBars() as bars:
-        runtime = Runtime(bars, heavy)
+    with quick, HeavyProcess(preload=backend.start) as heavy, staff or Staff() as hands, ProgressBars() as bars:
+        runtime = Runtime(bars, heavy=heavy, staff=hands)
         token = _runtime.set(runtime)
         try:
             yield runtime

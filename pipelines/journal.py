@@ -20,6 +20,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from pipelines.identity import content_digest
 from pipelines.outcomes import ROW, Outcomes, Recorder
 from pipelines.reading import Read, read_all
 from serving import images
@@ -261,7 +262,7 @@ def _decode_one(read: Read, *, canvas: Canvas, writers: _Writers, recorder: Reco
         gray = images.is_gray(pixels)
         if gray:
             pixels = pixels[..., :1]
-        content = images.content_digest(pixels, gray=gray)
+        content = content_digest(pixels, gray=gray)
         fitted = images.fit(pixels, canvas.spec(gray=gray))
     except BadInput as error:
         recorder.undecodable(size, mtime_ns, reason=str(error), file_hash=file_hash)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from pipelines.manifest import PartName
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # of 1 the content hashes were SHA-256: none would be found again
 DATASET = "dataset.json"
 SNAPSHOTS = "snapshots"
 JOURNAL = ".journal"
@@ -84,10 +84,10 @@ class Dataset:
         path = folder / DATASET
         try:
             said = json.loads(path.read_bytes())
-            if said["schema_version"] > SCHEMA_VERSION:
+            if said["schema_version"] != SCHEMA_VERSION:
                 raise BadSource(
-                    f"{path} has schema version {said['schema_version']}; this calotype reads up to "
-                    f"{SCHEMA_VERSION}. Update calotype."
+                    f"{path} has schema version {said['schema_version']}; this calotype reads {SCHEMA_VERSION}. "
+                    "Use the calotype that wrote it, or another --dataset."
                 )
             return cls(**said)
         except FileNotFoundError:

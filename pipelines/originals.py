@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipelines import sources
 from pipelines.errors import BadSource
+from pipelines.identity import content_hash
 from pipelines.reading import read_all
 from serving import images
 from serving.errors import BadInput
@@ -83,4 +84,4 @@ def _picture(data: bytes | None, content: str, *, max_pixels: int) -> npt.NDArra
         pixels = images.decode(data or b"", max_pixels=max_pixels).pixels
     except BadInput:
         return None
-    return pixels if images.content_hash(pixels) == content else None
+    return pixels if content_hash(pixels) == content else None

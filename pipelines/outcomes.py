@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
+from pipelines.identity import CONTENT_BYTES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import numpy.typing as npt
 
-CONTENT_BYTES: Final = 16
 FILE_HASH_BYTES: Final = 32
 ROW: Final = np.dtype(
     [

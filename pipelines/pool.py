@@ -65,7 +65,7 @@ class Staff:
         if self._pool is None and workers > 1 and not _may_start_none():
             self._pool = _executor(workers)
             for _ in range(workers):
-                self._pool.submit(os.getpid)
+                self._pool.submit(_loaded)
 
     def run(self, chunks: Sequence[Chunk], *, work: Work = decode_chunk) -> Iterator[Path]:
         """As `run_chunks`; the processes end with the last chunk."""
@@ -100,6 +100,10 @@ def run_chunks(
     except BrokenProcessPool:
         for chunk in left:
             yield from _carefully(chunk, work=work)
+
+
+def _loaded() -> None:
+    """Nothing: to find it here, a process has to load all that decoding needs."""
 
 
 def _may_start_none() -> bool:

@@ -5,11 +5,14 @@ Between this stage and the next (`ingest.py`) lies one table on disk. Knows no s
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +28,7 @@ from pipelines.listing import Listing, empty_labels, list_source
 from pipelines.outcomes import Outcomes
 from pipelines.pool import Staff
 from pipelines.reading import is_url, without_userinfo
+from pipelines.walk import walk
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +44,7 @@ Columns = dict[str, list[Any]]
 STAGED = "staged.parquet"
 TOKEN = b"token"
 KNOWN_SETS = "sources"
+LOOKED_AHEAD_FILES = 20_000  # a tenth of a second, and enough to know that all processors will be needed
 STAGED_SCHEMA = pa.schema(
     [
         *(field for field in manifest.SCHEMA if field.name not in {"split", "row"}),
@@ -103,8 +108,13 @@ def scan_and_decode(  # noqa: PLR0913 - what an ingest is asked for
     verify: bool = False,
     run: decode.Run | None = None,
     workers: int | None = None,
+    staff: Staff | None = None,
 ) -> Staged:
-    """List the source and decode what is new in it; arguments and errors as in `ingest`."""
+    """List the source and decode what is new in it; arguments and errors as in `ingest`.
+
+    Args:
+        staff: the caller's processes, which may be there already; None: as `workers` says.
+    """
     started = time.perf_counter()
     where = sources.find(source, cache=dataset_dir.parents[1] / KNOWN_SETS)
     if not is_url(where.root) and dataset_dir.resolve().is_relative_to(where.root):
@@ -114,7 +124,7 @@ def scan_and_decode(  # noqa: PLR0913 - what an ingest is asked for
         )
     dataset = Dataset.read(dataset_dir)
     settled(recipe, dataset, where, seed=seed)  # refused before anything is listed
-    with collector_paused(), Staff(workers) as staff:
+    with collector_paused(), Staff(workers) if staff is None else nullcontext(staff) as staff:
         all_is_new = run is None and (verify or dataset is None)
         listing = list_source(where.root, task=task, expect=staff.expect if all_is_new else None)
         progress("list", len(listing.found), len(listing.found))
@@ -125,6 +135,15 @@ def scan_and_decode(  # noqa: PLR0913 - what an ingest is asked for
             staged = _stage(listing, where, dataset_dir, recipe, how=how)
     empty = empty_labels(where.root, listing) if task == "classify" else ()
     return replace(staged, seconds=time.perf_counter() - started, made=made, empty_labels=empty)
+
+
+def look_ahead(source: str, dataset_dir: Path, staff: Staff) -> None:
+    """Start the processes that a first ingest of a folder will want, while there is something else to wait for."""
+    if is_url(source) or dataset_dir.exists() or not os.path.isdir(source):  # noqa: PTH112 - may be no path at all
+        return
+    with suppress(OSError):
+        first = list(islice(walk(source), LOOKED_AHEAD_FILES))
+        staff.expect(len(first), sum(found.size for found in first))
 
 
 @dataclass(frozen=True, slots=True)

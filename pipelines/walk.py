@@ -13,13 +13,14 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 LITTER_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "folder.jpg.ini"})
 LITTER_FOLDERS = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"})
 
 _NAME = attrgetter("name")
 _READS_AS_ESCAPE = re.compile(r"\\(?=x[0-9a-f]{2})")
+_KIND = stat.S_IFMT(0o177777)
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -115,19 +116,20 @@ def _listing(root: str, folder: str, *, real: deque[str], linked: deque[str]) ->
         yield _unlisted(folder, error)
         return
     prefix = f"{folder}/" if folder else ""
-    plain = _is_plain(prefix)
+    plain = _is_plain(prefix) and _are_plain([entry.name for entry in ordered])
     for entry in ordered:
-        base = entry.name
-        name = prefix + base
         try:
             status = entry.stat()
         except OSError as error:
-            yield _unreachable(entry, name, error)
+            yield _unreachable(entry, prefix + entry.name, error)
             continue
-        kind = stat.S_IFMT(status.st_mode)
-        if kind == stat.S_IFREG and plain and _is_plain(base) and why_ignored(base) is None:
+        mode = status.st_mode
+        if plain and mode & _KIND == stat.S_IFREG:
+            name = prefix + entry.name
             yield Found(name, name, status.st_size, status.st_mtime_ns)
             continue
+        base, kind = entry.name, stat.S_IFMT(mode)
+        name = prefix + base
         if kind == stat.S_IFDIR:
             if not is_hidden_folder(base):
                 (linked if entry.is_symlink() else real).append(name)
@@ -144,6 +146,13 @@ def _unlisted(folder: str, error: OSError) -> Found:
 def _is_plain(name: str) -> bool:
     """Whether `printable` and `unusable_name` have nothing to say to a name."""
     return name.isascii() and name.isprintable() and "\\" not in name
+
+
+def _are_plain(names: Sequence[str]) -> bool:
+    """Whether that holds for all names of a folder, and none is hidden or litter: asked once, not once a file."""
+    if not _is_plain("".join(names)):
+        return False
+    return LITTER_FILES.isdisjoint(map(str.lower, names)) and not any(name[0] == "." for name in names)
 
 
 def _unreachable(entry: os.DirEntry[str], name: str, error: OSError) -> Found:

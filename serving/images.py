@@ -13,8 +13,6 @@ Knows no model, no bundle and no file system. What it makes of each kind of imag
 
 from __future__ import annotations
 
-import hashlib
-import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BACKGROUND", "MAX_PIXELS", "PADDING", "Decoded", "ImageSpec", "Resize",
-    "claimed_pixels", "content_digest", "content_hash", "decode", "fit", "is_gray", "read",
+    "claimed_pixels", "decode", "fit", "is_gray", "read",
 ]  # fmt: skip
 
 Resize = Literal["stretch", "pad", "crop"]
@@ -99,32 +97,6 @@ def claimed_pixels(data: bytes, *, max_pixels: int = MAX_PIXELS) -> int:
     0 where nothing was decoded: no header that can be read, or more than `max_pixels`.
     """
     return decode_any.claimed_pixels(data, max_pixels)
-
-
-def content_hash(pixels: NDArray[np.uint8]) -> str:
-    """32 hexadecimal digits that are equal for equal pictures: over height, width and pixels.
-
-    A colour picture whose three channels are equal has the hash of the gray one.
-
-    Args:
-        pixels: uint8 [height, width, 1 or 3].
-    """
-    return content_digest(pixels, gray=is_gray(pixels)).hex()
-
-
-def content_digest(pixels: NDArray[np.uint8], *, gray: bool) -> bytes:
-    """The 16 bytes that `content_hash` writes in hexadecimal digits.
-
-    Args:
-        pixels: uint8 [height, width, 1 or 3].
-        gray: what `is_gray` says of them.
-    """
-    height, width, channels = pixels.shape
-    if gray and channels != 1:
-        pixels = pixels[..., :1]
-    digest = hashlib.sha256(struct.pack("<II", height, width))  # the fastest hash here: processors know it
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.digest()[:16]
 
 
 def is_gray(pixels: NDArray[np.uint8]) -> bool:

@@ -51,13 +51,19 @@ def command(
     recipe = options.make_recipe(**given)
     session.check_request(recipe=recipe, source=source)
     name = session.dataset_name(dataset, source)
-    root = options.workspace_of(workspace).root
-    session.check_dataset(options.workspace_of(workspace).datasets / name, source=source, recipe=recipe)
-    with session.flows_ready():
+    place = options.workspace_of(workspace)
+    session.check_dataset(place.datasets / name, source=source, recipe=recipe)
+    with session.flows_ready(source=source if runner == "local" else None, dataset_dir=place.datasets / name):
         from pipelines.flows_ingest import ingest_on
 
         result = ingest_on(
-            runner, runner_address, source=hide(source), dataset=name, recipe=recipe, workspace=root, verify=verify
+            runner,
+            runner_address,
+            source=hide(source),
+            dataset=name,
+            recipe=recipe,
+            workspace=place.root,
+            verify=verify,
         )
     for table in tables.ingested(result):
         stderr_console().print(table)

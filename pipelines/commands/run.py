@@ -56,13 +56,14 @@ def command(
     recipe = options.make_recipe(**given)
     session.check_request(recipe=recipe, source=source, model=model)
     name = session.dataset_name(dataset, source)
-    with session.flows_ready() as flows:
+    place = options.workspace_of(workspace)
+    with session.flows_ready(source=source if runner == "local" else None, dataset_dir=place.datasets / name) as flows:
         outcome: Outcome = flows.pipeline_flow(
             source=hide(source),
             name=model,
             dataset=name,
             recipe=recipe,
-            workspace=options.workspace_of(workspace).root,
+            workspace=place.root,
             force=force,
             runner=runner,
             runner_address=runner_address,

@@ -25,22 +25,30 @@ NOTHING_NEW = "nothing new: a finished run has the same images and recipe"
 
 
 @contextlib.contextmanager
-def flows_ready() -> Iterator[ModuleType]:
+def flows_ready(*, source: str | None = None, dataset_dir: Path | None = None) -> Iterator[ModuleType]:
     """`pipelines.flows`, with a Prefect API that answers, and a runtime that ends with the block.
 
-    Prefect's server and Prefect itself load side by side.
+    Prefect's server and Prefect itself load side by side, and the processes that a first ingest wants.
+
+    Args:
+        source: what will be ingested, if anything will.
+        dataset_dir: the folder of the dataset that it becomes.
     """
+    from pipelines.pool import Staff
     from pipelines.prefect_server import prefect_environment, wait_ready
 
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        with prefect_environment() as server:
+        with Staff() as staff, prefect_environment() as server:
             from pipelines import flows
             from pipelines.flows_runtime import use_runtime
+            from pipelines.scan import look_ahead
 
+            if source is not None and dataset_dir is not None:
+                look_ahead(source, dataset_dir, staff)
             # First: the runtime freezes Prefect's settings; without an address in them Prefect starts a second server.
             wait_ready(server)
-            with use_runtime():
+            with use_runtime(staff):
                 yield flows
     except KeyboardInterrupt:
         click.echo("Interrupted; the same command again goes on from what was saved.", err=True)

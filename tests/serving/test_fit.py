@@ -1,4 +1,4 @@
-"""Content hashes and fitting: one picture, one name, one answer."""
+"""Fitting: one picture, one answer."""
 
 from __future__ import annotations
 
@@ -16,25 +16,6 @@ from serving.images import ImageSpec
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (21, 34, 3), np.uint8)
 GRAY = COLOUR[..., 0]
-
-# ---- content hash -------------------------------------------------------------------------------
-
-
-def test_equal_channels_hash_as_gray():
-    """Colour without colour is the gray picture; one pixel off is another one."""
-    repeated = np.repeat(GRAY[..., None], 3, axis=2)
-    assert images.content_hash(repeated) == images.content_hash(GRAY[..., None])
-    repeated[-1, -1, 2] ^= 1
-    assert images.content_hash(repeated) != images.content_hash(GRAY[..., None])
-
-
-@given(st.integers(1, 12), st.integers(1, 12))
-def test_the_shape_is_part_of_the_hash(height, width):
-    """The same bytes in another shape are another picture."""
-    flat = np.arange(height * width, dtype=np.uint8)
-    one, other = flat.reshape(height, width, 1), flat.reshape(width, height, 1)
-    assert (images.content_hash(one) == images.content_hash(other)) == (height == width)
-
 
 # ---- fit ----------------------------------------------------------------------------------------
 
