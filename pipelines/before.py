@@ -9,8 +9,9 @@ import numpy as np
 
 from pipelines import manifest
 from pipelines.dataset import Snapshot
+from pipelines.identity import CONTENT_BYTES
 from pipelines.journal import Canvas
-from pipelines.outcomes import CONTENT_BYTES, FILE_HASH_BYTES, Outcomes, from_hexadecimal, numbered
+from pipelines.outcomes import FILE_HASH_BYTES, Outcomes, from_hexadecimal, numbered
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -136,7 +136,8 @@ def warnings(
     """
     used = list(verdict.used.values())
     found = _class_warnings(rows, used) if task == "classify" else []
-    proportions = [rows["width"][index] / rows["height"][index] for index in used]
+    widths, heights, labels = rows["width"], rows["height"], rows["label"]
+    proportions = {width / height for width, height in {(widths[index], heights[index]) for index in used}}
     if proportions and max(proportions) > PROPORTIONS_RATIO * min(proportions):
         found.append(
             f"Proportions differ: width over height goes from {min(proportions):.2f} to {max(proportions):.2f}. "
@@ -163,8 +164,9 @@ def warnings(
     quarantined = verdict.status.count("quarantined")
     if quarantined > len(used):
         found.append(f"More files are quarantined ({quarantined}) than used ({len(used)}).")
-    trained = {rows["label"][verdict.used[content]] for content, part in parts.items() if part == "train"}
-    untrained = sorted({rows["label"][index] for index in used} - trained)
+    row = verdict.used
+    trained = {labels[row[content]] for content, part in parts.items() if part == "train"}
+    untrained = sorted({labels[index] for index in used} - trained)
     if untrained and task == "classify":
         found.append(f"Labels without a training image: {_listed(untrained)}.")
     return found

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.errors import PipelineError
+from pipelines.identity import CONTENT_BYTES
 from pipelines.journal import Canvas, Chunk, Shelf, published
-from pipelines.outcomes import CONTENT_BYTES, Outcomes
+from pipelines.outcomes import Outcomes
 from pipelines.reading import is_lost, read_all, without_userinfo
 from serving import images
 from serving.errors import BadInput

@@ -165,10 +165,10 @@ def _sealed(staged: Staged, dataset: Dataset | None, *, progress: Progress) -> D
         listed=LISTED_PROBLEMS,
     )
     parts = parting.parts
-    labels = sorted({rows["label"][index] for index in verdict.used.values()})
+    labels = sorted(set(map(rows["label"].__getitem__, verdict.used.values())))
     _check_labels(labels, staged)
     progress("split", len(parts), len(parts))
-    shards = {rows["shard"][index] for index in verdict.used.values()}
+    shards = set(map(rows["shard"].__getitem__, verdict.used.values()))
     gray = all(channels_of(shard) == 1 for shard in shards)
     channels = staged.canvas.channels or (1 if gray else 3)
     image = ImageSpec(staged.canvas.height, staged.canvas.width, channels, staged.canvas.resize)
@@ -182,7 +182,7 @@ def _sealed(staged: Staged, dataset: Dataset | None, *, progress: Progress) -> D
     lost_colour = (
         channels == 1
         and staged.recipe.channels is None
-        and any(rows["mode"][index] in COLOUR_MODES for index in verdict.used.values())
+        and not COLOUR_MODES.isdisjoint(map(rows["mode"].__getitem__, verdict.used.values()))
     )
     state = Dataset(
         name=folder.name,
@@ -249,22 +249,22 @@ def _arrange(
     for content, assigned in parts.items():
         by_part[assigned].append(content)
     contents = [content for name in PARTS for content in sorted(by_part[name])]
-    at = [verdict.used[content] for content in contents]
-    lying = [rows["shard"][index] for index in at]
+    at = list(map(verdict.used.__getitem__, contents))
+    lying, offsets, label_of = (list(map(rows[name].__getitem__, at)) for name in ("shard", "offset", "label"))
     files = sorted(set(lying))
     number = {name: index for index, name in enumerate(files)}
     classes = {label: index for index, label in enumerate(labels)}
     row_counts = _rows_in_shards(files, image=image, shelves=shelves)
     places = np.empty((len(at), 2), dtype=np.int64)
-    places[:, 0] = [number[name] for name in lying]
-    places[:, 1] = [rows["offset"][index] for index in at]
+    places[:, 0] = list(map(number.__getitem__, lying))
+    places[:, 1] = offsets
     return Arrangement(
         dataset=staged.dataset_dir.name,
         source=staged.source,
         labels=tuple(labels),
         image=image,
         contents=contents,
-        classes=np.array([classes[rows["label"][index]] for index in at], dtype=np.int32),
+        classes=np.array(list(map(classes.__getitem__, label_of)), dtype=np.int32),
         parts={part: len(by_part[part]) for part in PARTS},
         shards=tuple(Shard(name, rows=row_counts[name], channels=channels_of(name)) for name in files),
         places=places,
@@ -280,7 +280,7 @@ def _rows_in_shards(files: list[str], *, image: ImageSpec, shelves: list[Path]) 
 def _manifest(staged: Staged, verdict: checks.Verdict, arrangement: Arrangement) -> pa.Table:
     """The staged rows as the contract has them."""
     staged_rows = _read_staged(staged, [name for name in manifest.SCHEMA.names if name in STAGED_SCHEMA.names])
-    at = np.array([verdict.used[content] for content in arrangement.contents], dtype=np.int64)
+    at = np.array(list(map(verdict.used.__getitem__, arrangement.contents)), dtype=np.int64)
     row = np.full(staged_rows.num_rows, -1, dtype=np.int64)
     row[at] = np.arange(len(at))
     part = np.full(staged_rows.num_rows, -1, dtype=np.int32)
@@ -328,7 +328,7 @@ def _result(staged: Staged, dataset: Dataset, *, seconds: dict[str, float]) -> I
 def _colour(snapshot: Snapshot, rows: pa.Table) -> dict[str, Any]:
     """How many of a snapshot's images have colour, and the first file that is one of them."""
     is_colour = np.array([shard.channels > 1 for shard in snapshot.shards], dtype=np.bool_)[snapshot.places()[:, 0]]
-    row = np.array([-1 if one is None else one for one in rows["row"].to_pylist()], dtype=np.int64)
+    row = rows["row"].fill_null(-1).to_numpy()
     files = np.flatnonzero(row >= 0)
     coloured = files[is_colour[row[files]]]
     return {

@@ -105,6 +105,8 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
 
 def strings(values: Sequence[str | None]) -> pa.Array:
     """A column of strings, in which None is null."""
+    if values and values[0] is None and values.count(None) == len(values):
+        return pa.nulls(len(values), pa.string())
     builder = pa.lib.StringBuilder()
     builder.append_values(values)
     return builder.finish()

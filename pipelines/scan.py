@@ -112,8 +112,7 @@ def scan_and_decode(  # noqa: PLR0913 - what an ingest is asked for
 ) -> Staged:
     """List the source and decode what is new in it; arguments and errors as in `ingest`.
 
-    Args:
-        staff: the caller's processes, which may be there already; None: as `workers` says.
+    `staff` is the caller's processes, which may be there already; None: as many as `workers` says.
     """
     started = time.perf_counter()
     where = sources.find(source, cache=dataset_dir.parents[1] / KNOWN_SETS)
@@ -124,14 +123,14 @@ def scan_and_decode(  # noqa: PLR0913 - what an ingest is asked for
         )
     dataset = Dataset.read(dataset_dir)
     settled(recipe, dataset, where, seed=seed)  # refused before anything is listed
-    with collector_paused(), Staff(workers) if staff is None else nullcontext(staff) as staff:
+    with collector_paused(), Staff(workers) if staff is None else nullcontext(staff) as hands:
         all_is_new = run is None and (verify or dataset is None)
-        listing = list_source(where.root, task=task, expect=staff.expect if all_is_new else None)
+        listing = list_source(where.root, task=task, expect=hands.expect if all_is_new else None)
         progress("list", len(listing.found), len(listing.found))
         made = ledger.missing(dataset_dir)
         with dataset_held(dataset_dir, made=made):
             recipe = settled(recipe, Dataset.read(dataset_dir), where, seed=seed)
-            how = _How(task=task, verify=verify, run=run, staff=staff, progress=progress)
+            how = _How(task=task, verify=verify, run=run, staff=hands, progress=progress)
             staged = _stage(listing, where, dataset_dir, recipe, how=how)
     empty = empty_labels(where.root, listing) if task == "classify" else ()
     return replace(staged, seconds=time.perf_counter() - started, made=made, empty_labels=empty)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pipelines.manifest import PARTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pipelines.manifest import PartName
 
@@ -52,10 +52,11 @@ def assign(
             settled[label][parts[content]] += 1
         else:
             newcomers[label].append(content)
+    order = _order(seed)
     for label, contents in newcomers.items():
         have = _counts(settled[label])
         want = quotas(len(contents) + sum(have), fractions, floor=have)
-        ordered = sorted(contents, key=lambda content: _key(seed, content))
+        ordered = sorted(contents, key=order)
         start = 0
         for part, wanted, had in zip(PARTS, want, have, strict=True):
             end = start + wanted - had
@@ -135,8 +136,8 @@ def _assign_groups(
     for name in pinned.keys() & members.keys():
         settle(members.pop(name), pinned[name])
     # A group's place in the order comes from its contents, not from its name, which is made of file names.
-    order = {name: min(_key(seed, content) for content in contents) for name, contents in members.items()}
-    for name in sorted(order, key=lambda name: (-len(members[name]), order[name])):
+    place = {name: min(map(_order(seed), contents)) for name, contents in members.items()}
+    for name in sorted(place, key=lambda name: (-len(members[name]), place[name])):
         if len(members[name]) > 1:
             classes = Counter(labels[content] for content in members[name])
             costs = [_cost(part, classes, wanted=wanted, have=have) for part in PARTS]
@@ -165,9 +166,16 @@ def _counts(counter: Counter[PartName]) -> Counts:
     return counter["train"], counter["validation"], counter["test"]
 
 
-def _key(seed: int, content: str) -> bytes:
-    """A content's place in the order that a seed gives."""
-    return hashlib.blake2b(f"{seed}:{content}".encode(), digest_size=16).digest()
+def _order(seed: int) -> Callable[[str], bytes]:
+    """What gives a content its place in the order that a seed makes."""
+    begun = hashlib.blake2b(f"{seed}:".encode(), digest_size=16)
+
+    def place(content: str) -> bytes:
+        digest = begun.copy()
+        digest.update(content.encode())
+        return digest.digest()
+
+    return place
 
 
 def joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

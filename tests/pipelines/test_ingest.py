@@ -19,9 +19,9 @@ from pipelines.commands import session, tables
 from pipelines.config import DataRecipe, Recipe
 from pipelines.dataset import Snapshot
 from pipelines.errors import BadRecipe, BadSource, EmptyFolder, PipelineError
+from pipelines.identity import content_hash
 from pipelines.ingest import ingest, split_and_seal
 from pipelines.ledger import Dataset, current, dataset_held, locked
-from pipelines.identity import content_hash
 from pipelines.scan import scan_and_decode
 from serving.images import decode
 from tests.pipelines.image_folders import labelled, picture, put, state

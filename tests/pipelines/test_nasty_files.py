@@ -18,8 +18,8 @@ from PIL import Image
 from pipelines import manifest
 from pipelines.config import DataRecipe
 from pipelines.dataset import Snapshot
-from pipelines.ingest import ingest
 from pipelines.identity import content_hash
+from pipelines.ingest import ingest
 from pipelines.journal import Canvas, Chunk, Shelf, decode_chunk
 from serving.images import decode
 from tests.pipelines.image_folders import encoded, labelled, picture, put, state
