@@ -328,7 +328,7 @@ def _result(staged: Staged, dataset: Dataset, *, seconds: dict[str, float]) -> I
 def _colour(snapshot: Snapshot, rows: pa.Table) -> dict[str, Any]:
     """How many of a snapshot's images have colour, and the first file that is one of them."""
     is_colour = np.array([shard.channels > 1 for shard in snapshot.shards], dtype=np.bool_)[snapshot.places()[:, 0]]
-    row = np.array(rows["row"].fill_null(-1).to_pylist(), dtype=np.int64)  # its `to_numpy` imports pandas
+    row = np.array([-1 if one is None else one for one in rows["row"].to_pylist()], dtype=np.int64)
     files = np.flatnonzero(row >= 0)
     coloured = files[is_colour[row[files]]]
     return {
