@@ -5,6 +5,7 @@ It draws what a snapshot holds; it knows no source.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from pipelines.files import replacing
 from pipelines.manifest import PARTS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from pipelines.dataset import Part, Snapshot
@@ -38,6 +39,21 @@ def draw_sheet(snapshot: Snapshot) -> Path:
     Returns:
         The picture's path.
     """
+    with _pillow_unlimited():
+        return _save(_sheet(snapshot), snapshot.path / SHEET)
+
+
+@contextmanager
+def _pillow_unlimited() -> Iterator[None]:
+    """Without the limit that the last decoded file left in Pillow, which holds for pictures of letters too."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _sheet(snapshot: Snapshot) -> Image.Image:
     parts = [snapshot.part(name) for name in PARTS]
     rows = [(snapshot.labels[number], *_samples(parts, number)) for number in _chosen(snapshot)]
     problems = _quarantined(snapshot)
@@ -59,7 +75,7 @@ def draw_sheet(snapshot: Snapshot) -> Path:
     for number, problem in enumerate(problems, start=1):
         line = _cut(f"{problem['path']}: {problem['reason']}".replace("\n", " "), 150)
         pen.text((2 * _GAP, top + number * _LINE), line, fill=_FAINT, font=font)
-    return _save(sheet, snapshot.path / SHEET)
+    return sheet
 
 
 def _chosen(snapshot: Snapshot) -> list[int]:

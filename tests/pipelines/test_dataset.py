@@ -93,6 +93,13 @@ def test_the_contact_sheet(snapshot):
     assert (row[4::9, 4::9] == first).all()
 
 
+def test_a_small_pixel_limit_is_no_limit_for_the_sheet(snapshot, monkeypatch):
+    """What the decoder left in Pillow bounds images, not the letters beside them."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    assert draw_sheet(snapshot).exists()
+    assert Image.MAX_IMAGE_PIXELS == 10
+
+
 @settings(deadline=None)
 @given(st.dictionaries(CONTENTS, st.sampled_from(PARTS), max_size=20), st.data())
 def test_a_ledger_is_read_as_written(tmp_path_factory, parts, data):
