@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import InvalidStateError
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,12 @@ import numpy as np
 from serving import lending
 from serving.errors import BadBundle, BadInput, DeadlineExceeded, Draining, ModelNotReady, Overloaded
 from serving.priority import step_back
+from serving.promise import Promise
 from serving.row_queue import Arrays, Batch, BatchLimits, Due, Request, RowQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from concurrent.futures import Future
 
     from numpy.typing import NDArray
 
@@ -334,7 +336,7 @@ class Batcher:
         return int(min(max(ahead * 1000, _LEAST_RETRY_MS), _MOST_RETRY_MS))
 
 
-class _Answer(Future[Any]):
+class _Answer(Promise[Any]):
     """A future that tells the batcher at once when its caller hangs up; pending until it is resolved."""
 
     def __init__(self, batcher: Batcher) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from serving.promise import Promise
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from concurrent.futures import Future
 
     import grpc
     from google.protobuf.message import Message
@@ -71,6 +73,7 @@ class Method:
         start: takes a request and its call, never blocks, and answers by a future. Cancelling the future
             says that the caller hung up. It may also raise, which means the same as a failed future.
         refuse: for streams of requests: the message that answers a request which failed. None: unary.
+        read: makes a request of bytes, or raises protobuf's DecodeError; None: as `request` does.
     """
 
     service: str
@@ -78,6 +81,7 @@ class Method:
     request: type[Message]
     start: Callable[[Any, Call], Future[Any]]
     refuse: Callable[[Any, Status], Any] | None = None
+    read: Callable[[bytes], Any] | None = None
 
     @property
     def path(self) -> str:
@@ -85,7 +89,7 @@ class Method:
         return f"/{self.service}/{self.name}"
 
 
-class Answer(Future[Made]):
+class Answer(Promise[Made]):
     """A future made from an earlier one; cancelling it cancels that one.
 
     Mutable: `_source`, what is being waited for now. It is set before the cancellation is looked at, and
@@ -172,6 +176,6 @@ class Encoded:
 
 def answered(message: Made) -> Future[Made]:
     """A future that is already there."""
-    future: Future[Made] = Future()
+    future: Promise[Made] = Promise()
     future.set_result(message)
     return future

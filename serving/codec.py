@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from serving import wire
 from serving.errors import BadInput
 from serving.v1 import prediction_pb2 as v1
 
@@ -33,7 +34,6 @@ _LABELS: Final = bytes([v1.Classification.LABELS_FIELD_NUMBER << 3 | 2])
 _LABEL: Final = bytes([v1.LabelScore.LABEL_FIELD_NUMBER << 3 | 2])
 _PROBABILITY: Final = bytes([v1.LabelScore.PROBABILITY_FIELD_NUMBER << 3 | 5])
 _FLOAT_BYTES: Final = 4
-_VARINT_BASE: Final = 128
 _MANY_ROWS: Final = 4  # from here on numpy's dozen calls are cheaper than a loop over labels
 
 
@@ -148,8 +148,8 @@ def _score_bytes(labels: tuple[str, ...]) -> _Scores | None:
     heads = []
     for label in labels:
         name = label.encode()
-        score = _LABEL + _varint(len(name)) + name + _PROBABILITY
-        heads.append(_LABELS + _varint(len(score) + _FLOAT_BYTES) + score)
+        score = _LABEL + wire.varint(len(name)) + name + _PROBABILITY
+        heads.append(_LABELS + wire.varint(len(score) + _FLOAT_BYTES) + score)
     one_length = len({len(head) for head in heads}) == 1
     room = bytes(_FLOAT_BYTES)
     even = np.stack([np.frombuffer(head + room, np.uint8) for head in heads]) if one_length else None
@@ -168,7 +168,7 @@ def _rows(heads: tuple[bytes, ...], probabilities: NDArray[np.float32], top_k: i
             parts += (heads[column], best[at : at + _FLOAT_BYTES])
             at += _FLOAT_BYTES
         body = b"".join(parts)
-        written.append(b"".join((_RESULTS, _varint(len(body)), body)))
+        written.append(b"".join((_RESULTS, wire.varint(len(body)), body)))
     return written
 
 
@@ -182,19 +182,9 @@ def _even_rows(scores: NDArray[np.uint8], probabilities: NDArray[np.float32], to
     filled = scores[order]
     filled[:, :, -_FLOAT_BYTES:] = best.view(np.uint8).reshape(rows, count, _FLOAT_BYTES)
     body_bytes = count * scores.shape[1]
-    head = _RESULTS + _varint(body_bytes)
+    head = _RESULTS + wire.varint(body_bytes)
     body = filled.tobytes()
     return [head + body[start : start + body_bytes] for start in range(0, rows * body_bytes, body_bytes)]
-
-
-def _varint(number: int) -> bytes:
-    """A whole number as protobuf writes it."""
-    written = bytearray()
-    while number >= _VARINT_BASE:
-        written.append(number % _VARINT_BASE + _VARINT_BASE)
-        number //= _VARINT_BASE
-    written.append(number)
-    return bytes(written)
 
 
 class Reconstructions:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from serving import model_card, tensors
-from serving.calls import Answer, Call, Method, Status, answered
-from serving.errors import BadInput, ModelNotFound, ModelNotReady, TooLarge
+from serving.calls import Answer, Call, Encoded, Method, Status, answered
+from serving.errors import BadInput, ModelNotFound, ModelNotReady
 from serving.images import ImageSpec
+from serving.repeats import Forms, Repeat
+from serving.responses import Responder, streamed
 from serving.turns import Turns
 from serving.v2 import open_inference_pb2 as v2
 
@@ -33,7 +39,34 @@ _CLASSES: Final = "classification"
 _SCORES_DIMENSIONS: Final = 2
 _MOST_DIGITS: Final = 18
 _ASKS_FOR_FINAL: Final = "triton_enable_empty_final_response"
-_FINAL: Final = "triton_final_response"
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What was found out of a request on its way through `infer`, for those that repeat it with other contents.
+
+    Args:
+        inputs: of the version that it was found out for; another version has others, equal or not.
+        name: of the input.
+        dtype: of its array.
+        shape: likewise.
+        rows: as the metrics count them.
+        respond: makes the answer.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    rows: int
+    respond: Responder
+
+    def infer(self, contents: bytes, handle: Handle, call: Call) -> Future[Encoded]:
+        """The answer for other contents, which have the length of those that were planned for."""
+        call.images = self.rows
+        feeds = {self.name: np.frombuffer(contents, self.dtype).reshape(self.shape)}
+        respond = self.respond
+        return handle.infer(feeds, outputs=respond.names, deadline=call.deadline, make=call.watched(respond))
 
 
 class InferenceService:
@@ -61,6 +94,7 @@ class InferenceService:
         self._telemetry = telemetry
         self._version = version
         self._max_message_bytes = max_message_bytes
+        self._forms = Forms()
         self._loader = Turns(1, name="loader")
         self._counting = Turns(1, name="counting")  # other workers may have to be asked
 
@@ -145,20 +179,29 @@ class InferenceService:
         unloading = self._loader.add(_at_once(self._registry.unload, request.model_name))
         return _then(unloading, lambda _: v2.RepositoryModelUnloadResponse())
 
-    def infer(self, request: v2.ModelInferRequest, call: Call) -> Future[v2.ModelInferResponse]:
+    def infer(self, request: v2.ModelInferRequest | Repeat, call: Call) -> Future[Encoded]:
         """The outputs for some inputs; encoded files in a uint8 `image` are decoded first."""
         call.request_id = request.id
         handle = self._acquire(request.model_name, request.model_version, call)
         accepted = False
         try:
+            form = None
+            if isinstance(request, Repeat):
+                form = request.form
+                plan: _Plan | None = form.plan
+                if plan is not None and plan.inputs is handle.inputs:
+                    return plan.infer(request.contents, handle, call)
+                request = request.whole()
             given = tensors.sent(request)
             wanted = _wanted(request, handle.outputs)
             image = _encoded(given, handle)
             _check_inputs(given, handle, image)
             call.images = _rows(given)
-            respond = _Responder(request, handle, wanted, self._max_message_bytes)
+            respond = self._responder(handle, request.id, wanted)
             if image is None and not any(item.slow for item in given):
                 feeds = tensors.read_now(given)
+                if form is not None:
+                    form.plan = _plan(handle, feeds, respond)
                 return handle.infer(feeds, outputs=respond.names, deadline=call.deadline, make=call.watched(respond))
             answer = self._prepared(given, image, call, handle, respond)
             accepted = True
@@ -169,10 +212,10 @@ class InferenceService:
         return answer
 
     def _prepared(
-        self, given: list[Sent], image: ImageSpec | None, call: Call, handle: Handle, respond: _Responder
-    ) -> Answer[v2.ModelInferResponse]:
+        self, given: list[Sent], image: ImageSpec | None, call: Call, handle: Handle, respond: Responder
+    ) -> Answer[Encoded]:
         """The answer where contents or files must first be read, which takes too long for a transport's thread."""
-        answer: Answer[v2.ModelInferResponse] = Answer()
+        answer: Answer[Encoded] = Answer()
         files = "" if image is None else _IMAGE
 
         def infer(feeds: Mapping[str, NDArray[Any]]) -> None:
@@ -194,15 +237,11 @@ class InferenceService:
             decode(tensors.read_now(given, files=files))
         return answer
 
-    def stream_infer(self, request: v2.ModelInferRequest, call: Call) -> Future[v2.ModelStreamInferResponse]:
+    def stream_infer(self, request: v2.ModelInferRequest | Repeat, call: Call) -> Future[Encoded]:
         """`infer`, as a message of a stream."""
-
-        def wrap(response: v2.ModelInferResponse) -> v2.ModelStreamInferResponse:
-            if request.parameters[_ASKS_FOR_FINAL].bool_param:
-                response.parameters[_FINAL].bool_param = True
-            return v2.ModelStreamInferResponse(infer_response=response)
-
-        return _then(self.infer(request, call), wrap)
+        asked = request.parameters
+        final = _ASKS_FOR_FINAL in asked and asked[_ASKS_FOR_FINAL].bool_param
+        return _then(self.infer(request, call), partial(streamed, final=final))
 
     def methods(self) -> tuple[Method, ...]:
         """The service as a transport serves it."""
@@ -212,13 +251,20 @@ class InferenceService:
             _method("ModelReady", v2.ModelReadyRequest, self.model_ready),
             _method("ServerMetadata", v2.ServerMetadataRequest, self.metadata),
             _method("ModelMetadata", v2.ModelMetadataRequest, self.model_metadata),
-            _method("ModelInfer", v2.ModelInferRequest, self.infer),
-            _method("ModelStreamInfer", v2.ModelInferRequest, self.stream_infer, _refuse),
+            _method("ModelInfer", v2.ModelInferRequest, self.infer, read=self._forms.read),
+            _method("ModelStreamInfer", v2.ModelInferRequest, self.stream_infer, _refuse, read=self._forms.read),
             _method("ModelConfig", v2.ModelConfigRequest, self.model_config),
             _method("ModelStatistics", v2.ModelStatisticsRequest, self.statistics),
             _method("RepositoryIndex", v2.RepositoryIndexRequest, self.index),
             _method("RepositoryModelLoad", v2.RepositoryModelLoadRequest, self.load),
             _method("RepositoryModelUnload", v2.RepositoryModelUnloadRequest, self.unload),
+        )
+
+    def _responder(self, handle: Handle, request_id: str, wanted: Mapping[str, int]) -> Responder:
+        labels = handle.bundle.labels if handle.bundle is not None else ()
+        most = self._max_message_bytes
+        return Responder(
+            handle.name, handle.version, request_id=request_id, labels=labels, wanted=wanted, max_message_bytes=most
         )
 
     def _acquire(self, name: str, version: str, call: Call) -> Handle:
@@ -235,6 +281,15 @@ def _number(version: str) -> int:
             f"{_MOST_DIGITS} decimal digits, or empty for the one being served."
         )
     return int(version or 0)
+
+
+def _plan(handle: Handle, feeds: Mapping[str, NDArray[Any]], respond: Responder) -> _Plan | None:
+    """The plan for more of a request's form, whose contents are `feeds`; None: they must be looked at, being text."""
+    ((name, array),) = feeds.items()
+    if array.dtype.hasobject:
+        return None
+    rows = array.shape[0] if array.ndim else 1
+    return _Plan(handle.inputs, name, array.dtype, array.shape, rows, respond)
 
 
 def _rows(given: list[Sent]) -> int:
@@ -309,7 +364,7 @@ def _check_inputs(given: list[Sent], handle: Handle, image: ImageSpec | None) ->
             )
 
 
-def _itself(message: v2.ModelInferResponse) -> v2.ModelInferResponse:
+def _itself(message: Encoded) -> Encoded:
     return message
 
 
@@ -319,50 +374,6 @@ def _all_readable(rows: Rows) -> NDArray[Any]:
         position, message = next(iter(rows.failures.items()))
         raise BadInput(f"`image` {position} cannot be read: {message}")
     return rows.pixels
-
-
-class _Responder:
-    """Makes a request's answer of the arrays; called in the thread that computed them.
-
-    Args:
-        request: to be answered.
-        handle: on the version that answers.
-        wanted: outputs with their numbers of classes, as `_wanted` finds them.
-        max_message_bytes: of the answer.
-    """
-
-    __slots__ = ("_head", "_labels", "_max_bytes", "_wanted", "names")
-
-    def __init__(
-        self, request: v2.ModelInferRequest, handle: Handle, wanted: Mapping[str, int], max_message_bytes: int
-    ) -> None:
-        self._head = (handle.name, str(handle.version), request.id)
-        self._labels = handle.bundle.labels if handle.bundle is not None else ()
-        self._wanted = wanted
-        self._max_bytes = max_message_bytes
-        self.names = tuple(wanted)
-
-    def __call__(self, arrays: Mapping[str, NDArray[Any]]) -> v2.ModelInferResponse:
-        """The answer.
-
-        Raises:
-            TooLarge: it would be over the limit; nothing was copied.
-            BadInput: classes of an output that turned out to be no scores.
-        """
-        wanted = [(name, arrays[name], count) for name, count in self._wanted.items()]
-        self._check(sum(tensors.least_bytes(array, count) for _, array, count in wanted))
-        name, version, id_ = self._head
-        response = v2.ModelInferResponse(model_name=name, model_version=version, id=id_)
-        for output, array, count in wanted:
-            tensors.add_output(response, output, tensors.classes(array, self._labels, count) if count else array)
-        return response
-
-    def _check(self, size_bytes: int) -> None:
-        if size_bytes > self._max_bytes:
-            raise TooLarge(
-                f"The answer would have at least {size_bytes} bytes, and a message may have {self._max_bytes} "
-                "(--max-message-bytes): send fewer rows in one request, or ask for fewer outputs."
-            )
 
 
 def _at_once(work: Callable[..., Any], *arguments: Any) -> Generator[None, None, Any]:
@@ -377,10 +388,10 @@ def _then(source: Future[Any], make: Callable[[Any], Any]) -> Future[Any]:
     return answer
 
 
-def _method(name: str, request: Any, start: Any, refuse: Any = None) -> Method:
-    return Method(service=NAME, name=name, request=request, start=start, refuse=refuse)
+def _method(name: str, request: Any, start: Any, refuse: Any = None, *, read: Any = None) -> Method:
+    return Method(service=NAME, name=name, request=request, start=start, refuse=refuse, read=read)
 
 
-def _refuse(request: v2.ModelInferRequest, status: Status) -> v2.ModelStreamInferResponse:
+def _refuse(request: v2.ModelInferRequest | Repeat, status: Status) -> v2.ModelStreamInferResponse:
     answer = v2.ModelInferResponse(id=request.id)
     return v2.ModelStreamInferResponse(error_message=status.message, infer_response=answer)

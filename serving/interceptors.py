@@ -58,7 +58,7 @@ def parse(method: Method, data: bytes) -> Any:
         BadInput: the bytes are no message of the method's kind.
     """
     try:
-        return method.request.FromString(data)
+        return (method.read or method.request.FromString)(data)
     except DecodeError as error:
         kind = method.request.DESCRIPTOR.full_name
         raise BadMessage(f"The {len(data)} bytes received are no message of type {kind}.") from error

@@ -311,14 +311,11 @@ def least_bytes(array: NDArray[Any], count: int) -> int:
     return array.size * _LENGTH_BYTES + sum(map(len, array.flat)) if array.dtype == object else array.nbytes
 
 
-def add_output(response: v2.ModelInferResponse, name: str, array: NDArray[Any]) -> None:
-    """Append an output, raw; arrays of objects (bytes or text) as BYTES."""
+def raw(array: NDArray[Any]) -> tuple[str, bytes]:
+    """The datatype and the contents of an output; arrays of objects (bytes or text) as BYTES."""
     if array.dtype == object:
-        kind, data = "BYTES", packed(array.ravel().tolist())
-    else:
-        kind, data = _DATATYPES[array.dtype.name], np.ascontiguousarray(array).tobytes()
-    response.outputs.add(name=name, datatype=kind, shape=array.shape)
-    response.raw_output_contents.append(data)
+        return "BYTES", packed(array.ravel().tolist())
+    return _DATATYPES[array.dtype.name], array.tobytes()
 
 
 def packed(values: Sequence[bytes | str]) -> bytes:

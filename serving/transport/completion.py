@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 _NO_FLAGS: Final = 0
 _OK: Final = 0
 _LONG_AGO: Final = 0.0
+# Operations of which the core takes nothing but what is written here: one of each does for all calls.
+_NO_METADATA: Final = cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS)
+_ENDED_WELL: Final = cygrpc.SendStatusFromServerOperation(None, _OK, b"", _NO_FLAGS)
+
 _END_OF_TIME: Final = time.time() + 10.0 * 365 * 86_400
 
 
@@ -128,21 +132,14 @@ def was_cancelled(event: Any) -> bool:
 
 def answer(call: Any, message: bytes, tag: Tag) -> None:
     """The one message of a unary call, and its end."""
-    call.start_server_batch(
-        (
-            cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),
-            cygrpc.SendMessageOperation(message, _NO_FLAGS),
-            cygrpc.SendStatusFromServerOperation(None, _OK, b"", _NO_FLAGS),
-        ),
-        tag,
-    )
+    call.start_server_batch((_NO_METADATA, cygrpc.SendMessageOperation(message, _NO_FLAGS), _ENDED_WELL), tag)
 
 
 def send(call: Any, message: bytes, tag: Tag, *, first: bool) -> None:
     """One message of a stream; only one may be on its way."""
     operation = cygrpc.SendMessageOperation(message, _NO_FLAGS)
     if first:
-        call.start_server_batch((cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS), operation), tag)
+        call.start_server_batch((_NO_METADATA, operation), tag)
     else:
         call.start_server_batch((operation,), tag)
 
@@ -152,7 +149,7 @@ def end(call: Any, status: Status, tag: Tag, *, first: bool = True) -> None:
     code, details = status.code.value[0], status.message.encode()
     operation = cygrpc.SendStatusFromServerOperation(status.trailers or None, code, details, _NO_FLAGS)
     if first:
-        call.start_server_batch((cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS), operation), tag)
+        call.start_server_batch((_NO_METADATA, operation), tag)
     else:
         call.start_server_batch((operation,), tag)
 

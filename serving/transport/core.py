@@ -38,6 +38,10 @@ _CALLS_ASKED_FOR: Final = 32
 # While a model call is due; more callers than this don't put it off any further.
 _EVENTS_BEFORE_WORK: Final = 512
 
+# That find nothing, before what is due is done: the core looks at one socket at a time, and a look may find one that
+# has brought no message, such as an acknowledgement.
+_EMPTY_LOOKS_BEFORE_WORK: Final = 2
+
 _UNKNOWN: Final = Status(StatusCode.UNIMPLEMENTED, "Method not found!")
 
 
@@ -116,19 +120,29 @@ class CoreTransport:
     def _run(self, port: completion.Port) -> None:
         lender = Lender()
         lender.lend()
-        patience = _EVENTS_BEFORE_WORK
         while not port.over:
-            # Short model calls that are due wait until whoever else has sent something is in their batch.
             wait_seconds = self._unheard.look()
-            event = (port.poll_now() if patience else None) if lender.due else port.poll(wait_seconds)
-            if event is not None:
-                patience -= 1 if lender.due else 0
-                self._do(event.tag, event)
-            elif lender.due:
-                patience = _EVENTS_BEFORE_WORK
+            if lender.due:
+                # Short model calls wait until whoever else has sent something is in their batch.
+                self._look_around(port)
                 self._do(Lender.work, lender)
+                continue
+            event = port.poll(wait_seconds)
+            if event is not None:
+                self._do(event.tag, event)
             # An event left over keeps its call alive, and the core waits for that.
             del event
+
+    def _look_around(self, port: completion.Port) -> None:
+        """Take all events that are there."""
+        events, looks = _EVENTS_BEFORE_WORK, _EMPTY_LOOKS_BEFORE_WORK
+        while events and looks:
+            event = port.poll_now()
+            if event is None:
+                looks -= 1
+            else:
+                events -= 1
+                self._do(event.tag, event)
 
     def _do(self, work: Callable[[Any], None], on: Any) -> None:
         try:
