@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import InvalidStateError
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from serving import lending
+from serving.answers import RowsAnswer, fail, resolve
 from serving.errors import BadBundle, BadInput, DeadlineExceeded, Draining, ModelNotReady, Overloaded
 from serving.priority import step_back
-from serving.promise import Promise
 from serving.row_queue import Arrays, Batch, BatchLimits, Due, Request, RowQueue
 
 if TYPE_CHECKING:
@@ -125,7 +122,7 @@ class Batcher:
             DeadlineExceeded: the deadline is past already.
             ModelNotReady: closed.
         """
-        answer = _Answer(self)
+        answer = RowsAnswer(self.cancelled)
         request = Request(feeds, tuple(outputs), deadline, answer, each, make)
         answer.request = request
         now = self._clock()
@@ -161,7 +158,7 @@ class Batcher:
         with self._lock:
             dropped = [request for request in self._queue.clear() if request.settle()]
         for request in dropped:
-            _fail(request.future, Draining("The server stopped before these rows were computed; try again."))
+            fail(request.future, Draining("The server stopped before these rows were computed; try again."))
 
     def cancelled(self, request: Request) -> None:
         """A caller hung up: what waits of its request is dropped, its neighbours notice nothing."""
@@ -182,14 +179,16 @@ class Batcher:
             if due.batch is None and not self._closed:
                 self._idle += 1
             finished = due.batch is None and self._closed
-        self._drop(expired)
+        if expired:
+            self._drop(expired)
         return None if finished else due
 
     def stand_in(self) -> None:
         """One call, in a thread that lent itself in an idle executor's place; what waits then is the executor's."""
         with self._lock:
             due, expired = self._take() if self._lent and self._is_short() else (Due(None), [])
-        self._drop(expired)
+        if expired:
+            self._drop(expired)
         if due.batch is not None:
             self.compute(due.batch)
         with self._lock:
@@ -206,12 +205,12 @@ class Batcher:
             self._running += due.batch.rows
             if self._queue.rows:
                 self._wake_one()
-        return due, [request for request in due.expired if request.settle()]
+        return due, [request for request in due.expired if request.settle()] if due.expired else []
 
     def _drop(self, expired: list[Request]) -> None:
         for request in expired:
             self._rejected(reason="expired")
-            _fail(request.future, _expired())
+            fail(request.future, _expired())
 
     def compute(self, batch: Batch) -> None:
         """Call the model for a batch that `take` gave, and resolve what is complete with it.
@@ -243,7 +242,7 @@ class Batcher:
             waited = [started - piece.request.arrived for piece in batch.pieces]
             self._batch_done(rows=batch.rows, queue_seconds=waited, compute_seconds=seconds)
         for request in done:
-            _resolve(request, error)
+            resolve(request, error)
 
     def _part(self, batch: Batch) -> None:
         """Compute a batch in two calls, without those who hung up or failed meanwhile."""
@@ -327,62 +326,16 @@ class Batcher:
                 self._queue.remove(request)
             else:
                 request.answers[piece.index] = parts[number]
-            if (failed or None not in request.answers) and request.settle():
+                if len(request.answers) > 1 and None in request.answers:
+                    continue
+            if not request.settled:
+                request.settled = True
                 done.append(request)
         return done
 
     def _retry_after_ms(self) -> int:
         ahead = (self._queue.rows + self._running) * self._row_seconds / len(self._threads)
         return int(min(max(ahead * 1000, _LEAST_RETRY_MS), _MOST_RETRY_MS))
-
-
-class _Answer(Promise[Any]):
-    """A future that tells the batcher at once when its caller hangs up; pending until it is resolved."""
-
-    def __init__(self, batcher: Batcher) -> None:
-        super().__init__()
-        # Until one is done with the other: a circle would wait for the garbage collector, rows and all.
-        self.request: Request | None = None
-        self._batcher = batcher
-
-    def cancel(self) -> bool:
-        cancelled = super().cancel()
-        request, self.request = self.request, None
-        if cancelled and request is not None:
-            self._batcher.cancelled(request)
-        return cancelled
-
-
-def _resolve(request: Request, error: Exception | None) -> None:
-    future: _Answer = request.future
-    if error is None:
-        try:
-            answers = request.answers
-            answer = answers[0] if len(answers) == 1 else _joined(answers)
-            if request.make is not None:
-                answer = request.make(answer)
-        except Exception as failure:  # noqa: BLE001 - pieces that don't fit together, or no memory left
-            error = failure
-    if error is not None:
-        _fail(future, error)
-        return
-    future.request = None
-    try:
-        future.set_result(answer)
-    except InvalidStateError:  # its caller hung up just now
-        future.set_running_or_notify_cancel()
-
-
-def _fail(future: _Answer, error: Exception) -> None:
-    future.request = None
-    if future.set_running_or_notify_cancel():
-        future.set_exception(error)
-
-
-def _joined(answers: list[Any]) -> Any:
-    if isinstance(answers[0], dict):
-        return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
-    return [row for answer in answers for row in answer]
 
 
 def _check_rows(answer: Mapping[str, NDArray[Any]], rows: int) -> None:

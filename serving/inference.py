@@ -65,8 +65,8 @@ class _Plan:
         """The answer for other contents, which have the length of those that were planned for."""
         call.images = self.rows
         feeds = {self.name: np.frombuffer(contents, self.dtype).reshape(self.shape)}
-        respond = self.respond
-        return handle.infer(feeds, outputs=respond.names, deadline=call.deadline, make=call.watched(respond))
+        names, make = self.respond.names, call.watched(self.respond)
+        return handle.infer(feeds, outputs=names, deadline=call.deadline, make=make, checked=True)
 
 
 class InferenceService:

@@ -53,8 +53,9 @@ class Promise(Future[Made]):
             if self._at != _PENDING:
                 return True
             self._at = _CANCELLED
-            callbacks = self._taken()
-        self._call(callbacks)
+            callbacks, self._callbacks = self._callbacks, None
+        if callbacks:
+            self._call(callbacks)
         return True
 
     def cancelled(self) -> bool:
@@ -109,27 +110,24 @@ class Promise(Future[Made]):
     def set_result(self, result: Made) -> None:
         """As Future's."""
         with _lock:
-            callbacks = self._ended()
+            if self._at > _RUNNING:
+                raise InvalidStateError(f"{self!r} is no longer pending")
             self._value = result
             self._at = _FINISHED
-        self._call(callbacks)
+            callbacks, self._callbacks = self._callbacks, None
+        if callbacks:
+            self._call(callbacks)
 
     def set_exception(self, exception: BaseException | None) -> None:
         """As Future's."""
         with _lock:
-            callbacks = self._ended()
+            if self._at > _RUNNING:
+                raise InvalidStateError(f"{self!r} is no longer pending")
             self._error = exception
             self._at = _FINISHED
-        self._call(callbacks)
-
-    def _ended(self) -> list[Callable[[Future[Made]], object]]:
-        if self._at > _RUNNING:
-            raise InvalidStateError(f"{self!r} is no longer pending")
-        return self._taken()
-
-    def _taken(self) -> list[Callable[[Future[Made]], object]]:
-        callbacks, self._callbacks = self._callbacks, None
-        return callbacks or []
+            callbacks, self._callbacks = self._callbacks, None
+        if callbacks:
+            self._call(callbacks)
 
     def _call(self, callbacks: list[Callable[[Future[Made]], object]]) -> None:
         for callback in callbacks:

@@ -90,7 +90,7 @@ class Piece:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one per call: a frozen one takes several times as long to make
 class Batch:
     """One model call that is due."""
 
@@ -145,7 +145,7 @@ def _made(piece: Piece, part: Arrays) -> Any:
     return part if each is None else each(part)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one per look, as above
 class Due:
     """What `take` found.
 
@@ -185,17 +185,22 @@ class RowQueue:
             Overloaded: full at the moment; nothing was changed.
         """
         limits = self.limits
-        rows = _rows(request.feeds) if limits.joins else 1
-        size_bytes = _size_bytes(request.feeds)
+        rows, size_bytes, bucket = _measured(request, joins=limits.joins)
         if self.rows + rows > limits.max_queue_rows or self.bytes + size_bytes > limits.max_queue_bytes:
             self._refuse(rows, size_bytes, retry_after_ms())
         request.rows, request.arrived = rows, now
-        bucket = _bucket(request, joins=limits.joins)
         waiting = self._buckets.get(bucket)
         if waiting is None:
             waiting = self._buckets[bucket] = OrderedDict()
         if rows <= limits.max_batch_rows:
-            self._add(waiting, Piece(request, 0, request.feeds, rows, size_bytes, bucket, self._numbers))
+            number = self._numbers
+            request.answers = [None]
+            request.queued[number] = waiting[number] = Piece(
+                request, 0, request.feeds, rows, size_bytes, bucket, number
+            )
+            self._numbers = number + 1
+            self.rows += rows
+            self.bytes += size_bytes
             return
         for index, (feeds, count) in enumerate(self._split(request.feeds, rows)):
             share = size_bytes * count // rows
@@ -233,6 +238,7 @@ class RowQueue:
         expired = self._expire(now)
         look_again: float | None = None
         chosen: list[Piece] = []
+        rows = 0
         for bucket in self._buckets.values():
             head = next(iter(bucket.values()))
             if chosen and chosen[0].number < head.number:
@@ -243,10 +249,12 @@ class RowQueue:
                 chosen = pieces
             elif look_again is None or due_at < look_again:
                 look_again = due_at
+        if not chosen:
+            return Due(None, expired, look_again)
         for piece in chosen:
+            rows += piece.rows
             self._pop(piece)
-        batch = Batch(tuple(chosen), sum(piece.rows for piece in chosen)) if chosen else None
-        return Due(batch, expired, look_again)
+        return Due(Batch(tuple(chosen), rows), expired, look_again)
 
     def _fill(self, bucket: OrderedDict[int, Piece]) -> tuple[list[Piece], bool]:
         """The pieces of the next batch from this bucket, and whether waiting could make it no better."""
@@ -314,10 +322,6 @@ class RowQueue:
 
 
 def _rows(feeds: Arrays) -> int:
-    if len(feeds) == 1:
-        (array,) = feeds.values()
-        if array.ndim and array.shape[0]:
-            return int(array.shape[0])
     counts = {name: (array.shape[0] if array.ndim else None) for name, array in feeds.items()}
     different = set(counts.values())
     if len(different) != 1 or different & {None, 0}:
@@ -341,11 +345,19 @@ def _bytes(array: NDArray[Any]) -> int:
     return array.nbytes + sum(len(value) for value in array.ravel().tolist() if isinstance(value, str | bytes))
 
 
-def _bucket(request: Request, *, joins: bool) -> tuple[object, ...]:
-    if not joins:
-        return ()
+def _measured(request: Request, *, joins: bool) -> tuple[int, int, tuple[object, ...]]:
+    """A request's rows, bytes and bucket; raises BadInput for inputs that have no rows in common."""
     feeds = request.feeds
-    if len(feeds) == 1:
+    if not joins:
+        return 1, _size_bytes(feeds), ()
+    if len(feeds) == 1:  # by far the most are like this, and pay for no more than this
         ((name, array),) = feeds.items()
-        return (request.outputs, (name, array.dtype, array.shape[1:]))
+        shape, dtype = array.shape, array.dtype
+        if shape and shape[0] and not dtype.hasobject:
+            return shape[0], array.nbytes, (request.outputs, name, dtype, shape[1:])
+    return _rows(feeds), _size_bytes(feeds), _bucket(request)
+
+
+def _bucket(request: Request) -> tuple[object, ...]:
+    feeds = request.feeds
     return (request.outputs, *((name, feeds[name].dtype, feeds[name].shape[1:]) for name in sorted(feeds)))

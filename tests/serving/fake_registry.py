@@ -61,7 +61,7 @@ class FakeHandle:
     def release(self):
         self.open -= 1
 
-    def infer(self, feeds, *, outputs=(), deadline=None, each=None, make=None) -> Future[Any]:
+    def infer(self, feeds, *, outputs=(), deadline=None, each=None, make=None, checked=False) -> Future[Any]:
         if make is not None:
             answer: Answer[Any] = Answer()
             made = make if each is None else lambda arrays: make(each(arrays))
