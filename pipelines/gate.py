@@ -208,8 +208,10 @@ def _too_few(met: Meeting, champion: int) -> str:
 
 def _in_words(comparison: Comparison, images: int) -> str:
     value = ".4f" if comparison.metric == "accuracy" else ".6f"
+    broken = comparison.not_finite
     return (
         f"{comparison.metric.replace('_', ' ')} {comparison.challenger:{value}} against {comparison.champion:{value}} "
         f"on {images} images, worse on {comparison.worse} and better on {comparison.better} of them "
         f"({comparison.test}, p = {comparison.p_value:.3g}, level {LEVEL:g})"
+        + (f"; on {broken} of them its error is no finite number, where the champion's is" if broken else "")
     )

@@ -111,7 +111,7 @@ def test_autoencoders_are_compared_by_their_errors(place):
         found = place.judge(place.run(*fake_models.reconstructor("", factor=factor)), recipe=recipe)
         assert found.passed is passed
         assert found.images == 45
-        assert found.comparison.test.startswith("Wilcoxon")
+        assert found.comparison.test.startswith("sign-flip permutation test and Wilcoxon")
 
 
 def test_a_champion_of_another_task_is_a_refusal(place):

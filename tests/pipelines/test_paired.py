@@ -7,10 +7,19 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.paired import EXACT_PAIRS, LEVEL, binomial_tail, compare_answers, compare_errors, signed_rank_tail
+from pipelines.paired import (
+    EXACT_FLIPS,
+    EXACT_PAIRS,
+    LEVEL,
+    binomial_tail,
+    compare_answers,
+    compare_errors,
+    flipped_signs_tail,
+    signed_rank_tail,
+)
 
 answers = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=300)
 # Few different sizes, so that ties and zeros are common.
@@ -70,11 +79,44 @@ def test_a_lower_mean_error_is_never_called_worse():
     assert not found.beyond_chance
 
 
-def test_an_error_that_is_no_number_is_the_worst_error():
-    """A graph that computes NaN doesn't slip through the comparison."""
-    good = np.full(40, 0.01)
-    assert compare_errors(np.full(40, np.nan), good).beyond_chance
-    assert not compare_errors(good, np.full(40, np.inf)).beyond_chance
+def test_a_few_catastrophes_outweigh_many_small_gains():
+    """A little better on most images, far off on the rest, ten times the mean error: ranks alone would let it pass."""
+    champion = np.full(750, 0.0050)
+    challenger = np.where(np.arange(750) < 40, 0.9770, 0.0049)
+    found = compare_errors(challenger, champion)
+    assert signed_rank_tail(challenger - champion) > 0.9
+    assert (found.worse, found.better) == (40, 710)
+    assert found.beyond_chance
+    assert not compare_errors(champion, challenger).beyond_chance
+
+
+def test_outliers_do_not_hide_that_most_images_are_worse():
+    """The mean alone can't tell, with a far-off image on either side; the ranks can."""
+    champion, challenger = np.full(750, 0.0050), np.full(750, 0.0060)
+    champion[0], challenger[1] = 0.9, 0.9
+    assert flipped_signs_tail(challenger - champion) > 0.2
+    assert compare_errors(challenger, champion).beyond_chance
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_both_tests_together_refuse_no_more_than_one(seed):
+    """The smaller of two chances is doubled, and never more than one."""
+    values = np.random.default_rng(seed).normal(0.0, 1.0, 40)
+    found = compare_errors(values, np.zeros(40))
+    assert found.p_value == min(1.0, 2 * flipped_signs_tail(values), 2 * signed_rank_tail(values))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_an_error_that_is_no_number_is_the_worst_error(bad):
+    """A graph that computes NaN doesn't slip through the comparison, be it on one image of many where it is better."""
+    good = np.full(750, 0.01)
+    for count in (1, 40, 750):
+        broken = np.where(np.arange(750) < count, bad, 0.005)
+        found = compare_errors(broken, good)
+        assert found.not_finite == count
+        assert found.beyond_chance
+        assert not compare_errors(good, broken).beyond_chance
+        assert not compare_errors(broken, broken).beyond_chance
 
 
 @given(st.integers(0, 12).flatmap(lambda tosses: st.tuples(st.integers(0, tosses), st.just(tosses))))
@@ -109,3 +151,21 @@ def test_the_normal_approximation_is_close_where_it_takes_over(seed, shift):
     """Counted out or approximated, the chance is the same to a thousandth or two."""
     values = np.random.default_rng(seed).normal(shift, 1.0, EXACT_PAIRS)
     assert signed_rank_tail(values, exact_pairs=0) == pytest.approx(signed_rank_tail(values), abs=0.002)
+
+
+@given(differences)
+def test_flipped_signs_are_what_counting_gives(values):
+    """Every way to sign the differences counted; zeros change nothing."""
+    signs = itertools.product((-1, 1), repeat=len(values))
+    as_high = sum(np.dot(chosen, np.abs(values)) >= sum(values) for chosen in signs)
+    assert flipped_signs_tail(np.array(values)) == pytest.approx(as_high / 2 ** len(values))
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(-0.5, 0.5))
+@settings(max_examples=20)
+def test_drawn_signs_are_close_where_they_take_over(seed, shift):
+    """Counted out or drawn, the chance is the same to four deviations of 9,999 draws; and always the same draws."""
+    values = np.random.default_rng(seed).normal(shift, 1.0, EXACT_FLIPS)
+    drawn = flipped_signs_tail(values, exact_pairs=0)
+    assert drawn == pytest.approx(flipped_signs_tail(values), abs=0.02)
+    assert drawn == flipped_signs_tail(values, exact_pairs=0)
