@@ -35,4 +35,4 @@ class Refused(PipelineError):
 
 
 class ParityFailed(Refused):
-    """The exported graph doesn't answer as the Keras model does."""
+    """The exported graph doesn't answer as the Keras model does; the run failed, and the same command tries again."""

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from prefect import flow, task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
-from pipelines import evaluate, report
+from pipelines import ending, evaluate, report
 from pipelines.config import Recipe
 from pipelines.dataset import Snapshot
-from pipelines.errors import PipelineError, Refused, UsageError
+from pipelines.errors import UsageError
 from pipelines.export import DRAFT, ExportResult, export_run
 from pipelines.flows_ingest import Runner, ingest_on
 from pipelines.flows_runtime import RETRIED, runtime, use_runtime
@@ -250,10 +250,10 @@ def _learn(
     if known is not None:
         exported = (workspace.runs / known.run / DRAFT).exists()
         if not (publish and force and known.state == "refused" and exported):
-            return known, {}
+            return ending.with_page(workspace, known, tell=runtime().bars.tell), {}
         with reopen_run(workspace, known.run) as held:
             seconds = _release(held, workspace, force=True)
-            _make_page(held, Clock())
+            ending.make_page(held, Clock(), tell=runtime().bars.tell)
             return held.record, seconds
     settle(recipe, snapshot)  # what doesn't fit the data is refused before there is a run
     asked = RunRecord(
@@ -267,21 +267,18 @@ def _learn(
     )
     clock = Clock()
     with start_run(workspace, asked) as run:
+        run.update(firing=runtime().firing)
         try:
-            _stages(run, clock, recipe=recipe)
-            if not publish:
-                run.update(state="trained")
-            else:
-                refuse_withdrawn(workspace.models, name=model, run=run.record.run)
-                clock.seconds |= _release(run, workspace, force=force)
-        except Refused as refusal:
-            run.update(state="refused", reason=str(refusal))
-        except Exception as error:
-            run.update(state="failed", reason=str(error))
-            raise
+            with ending.written_down(run):
+                _stages(run, clock, recipe=recipe)
+                if not publish:
+                    run.update(state="trained")
+                else:
+                    refuse_withdrawn(workspace.models, name=model, run=run.record.run)
+                    clock.seconds |= _release(run, workspace, force=force)
         finally:
             run.update(seconds=clock.seconds)
-            _make_page(run, clock)
+            ending.make_page(run, clock, tell=runtime().bars.tell)
         _show_in_prefect(run)
         return run.record, clock.seconds
 
@@ -298,18 +295,6 @@ def _stages(run: Run, clock: Clock, *, recipe: Recipe) -> None:
         export_flow(**work)
 
 
-def _make_page(run: Run, clock: Clock) -> None:
-    """The page of a run that has a model to show; last, since it says what came of it, and no reason to fail."""
-    if not (run.folder / DRAFT).exists():
-        return
-    try:
-        with clock.stage("report"):
-            path = report.write(run.folder, run.record)
-        run.update(report=str(path), seconds=run.record.seconds | clock.seconds)
-    except (OSError, PipelineError) as error:
-        runtime().bars.tell(f"The page of the run {run.record.run} could not be made: {error}")
-
-
 def _release(run: Run, workspace: Workspace, *, force: bool) -> dict[str, float]:
     """Publish a held run past the gate, write down what came of it, and return the seconds by stage."""
     record = run.record
@@ -322,7 +307,7 @@ def _release(run: Run, workspace: Workspace, *, force: bool) -> dict[str, float]
         force=force,
     )
     if released.version is None:
-        run.update(state="refused", reason=released.reason)
+        ending.refuse(run, released.reason)
     else:
         run.update(state="published", version=released.version, reason=None)
     return released.seconds
@@ -338,9 +323,9 @@ def publish_run_flow(*, run: str, workspace: Path, force: bool = False) -> RunRe
         force: let the gate pass what it can't tell.
     """
     place = Workspace(workspace)
-    with use_runtime(), reopen_run(place, run) as held:
+    with use_runtime() as here, reopen_run(place, run) as held:
         _release(held, place, force=force)
-        _make_page(held, Clock())
+        ending.make_page(held, Clock(), tell=here.bars.tell)
         return held.record
 
 

@@ -66,6 +66,7 @@ class RunRecord:
         version: the published version.
         reason: why it was not published, in words.
         report: the page's path.
+        firing: Prefect's id of the schedule's firing that worked on it last; None: nobody's but the user's.
     """
 
     run: str
@@ -80,6 +81,12 @@ class RunRecord:
     version: int | None = None
     reason: str | None = None
     report: str | None = None
+    firing: str | None = None
+
+    @property
+    def was_turned_down(self) -> bool:
+        """Whether a gate said no: the one before publishing, or that of parity, after which a run has failed."""
+        return self.state in {"refused", "failed"}
 
     @classmethod
     def from_json(cls, text: str, *, root: Path) -> Self:

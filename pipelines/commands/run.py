@@ -75,7 +75,7 @@ def command(
     screen.print(tables.pairs(f"{model}: {came_of_it(outcome)}", {**values["metrics"], "report": values["report"]}))
     if as_json:
         session.print_json(values)
-    if outcome.record.state == "refused" and not outcome.nothing_new:
+    if outcome.record.was_turned_down and not outcome.nothing_new:
         raise Refused(str(outcome.record.reason))
 
 
@@ -86,4 +86,4 @@ def came_of_it(outcome: Outcome) -> str:
         return f"nothing new since run {record.run}, so nothing was trained"
     if record.state == "published":
         return f"published as version {record.version}"
-    return f"refused: {record.reason}"
+    return f"{record.state}: {record.reason}"

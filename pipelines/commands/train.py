@@ -40,5 +40,5 @@ def command(*, dataset: str, model: str | None, workspace: Path, as_json: bool, 
     stderr_console().print(tables.pairs(f"run {record.run}", {**record.metrics, "report": record.report}))
     if as_json:
         session.print_json({"run": record.run, "metrics": record.metrics, "report": record.report})
-    if record.state == "refused":
+    if record.was_turned_down:
         raise Refused(str(record.reason))

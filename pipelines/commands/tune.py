@@ -104,7 +104,7 @@ def _tell(tuned: Tuned, *, as_json: bool) -> None:
     _show(tuned, came_of_it(outcome))
     if as_json:
         session.print_json(values)
-    if outcome.record.state == "refused" and not outcome.nothing_new:
+    if outcome.record.was_turned_down and not outcome.nothing_new:
         raise Refused(str(outcome.record.reason))
 
 
