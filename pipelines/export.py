@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines import evaluate, judge
+from pipelines import dataset, evaluate, judge
 from pipelines.dataset import Snapshot
 from pipelines.errors import ParityFailed
 from pipelines.files import write_atomically
@@ -149,7 +149,12 @@ def describe(snapshot: Snapshot, recipe: Recipe, folder: Path, *, session: Sessi
         metrics=evaluate.metrics(report),
         parity=parity,
         recipe=history["recipe"],
-        dataset={"name": snapshot.dataset, "snapshot": snapshot.id, "source": snapshot.source},
+        dataset={
+            "name": snapshot.dataset,
+            "snapshot": snapshot.id,
+            "source": snapshot.source,
+            "schema_version": dataset.SCHEMA_VERSION,
+        },
         made_by=made_by(),
     )
 

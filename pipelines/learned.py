@@ -5,10 +5,12 @@ Learned from is what was in its training part, and in its validation part, which
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
 from pipelines import manifest
+from pipelines.dataset import SCHEMA_VERSION, SNAPSHOT
 from pipelines.errors import BadSource
 from pipelines.ledger import SNAPSHOTS, Dataset, Ledger
 from pipelines.workspace import NAME
@@ -30,13 +32,16 @@ def contents_of(bundle: Bundle, *, datasets: Path) -> frozenset[str] | None:
     Its snapshot says exactly, in whatever dataset it lies. Where it is gone the ledger of its dataset serves: it has
     every image that the dataset ever had, and no image changes its part, so it leaves out too many rather than too
     few. That doesn't hold for a source that says the parts itself, nor for a dataset made anew by other rules.
+
+    Either must have the content hashes of this calotype: those of another snapshot schema are equal to none of its own,
+    so that they would tell of no image that it was learned from.
     """
     said = bundle.dataset
     snapshot, name = str(said.get("snapshot", "")), str(said.get("name", ""))
     if _SNAPSHOT_ID.fullmatch(snapshot):
         for path in sorted(datasets.glob(f"*/{SNAPSHOTS}/{snapshot}/{manifest.MANIFEST}")):
-            return of_manifest(path)
-    if not NAME.fullmatch(name):
+            return of_manifest(path) if _schema_version(path.parent) == SCHEMA_VERSION else None
+    if said.get("schema_version") != SCHEMA_VERSION or not NAME.fullmatch(name):
         return None
     return _by_ledger(datasets / name, source=said.get("source"), rules=bundle.recipe.get("data") or {})
 
@@ -47,6 +52,15 @@ def of_manifest(path: Path) -> frozenset[str]:
     return frozenset(
         content for content, part in zip(rows["content_hash"], rows["split"], strict=True) if part in LEARNED
     )
+
+
+def _schema_version(snapshot: Path) -> int | None:
+    """Of a snapshot's folder; None where it doesn't say."""
+    try:
+        version: int = json.loads((snapshot / SNAPSHOT).read_bytes())["schema_version"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return version
 
 
 def _by_ledger(folder: Path, *, source: Any, rules: Mapping[str, Any]) -> frozenset[str] | None:

@@ -102,3 +102,8 @@ def _show(metrics: dict[str, float], found: Assessment, *, title: str) -> None:
         screen.print(
             f"{found.learned} of these images are ones that the model learned from, so it may do worse on others."
         )
+    elif found.learned is None:
+        screen.print(
+            "Which images the model learned from is not known any more (its snapshot is gone, or another calotype's): "
+            "it may have learned some of these, and do worse on others."
+        )

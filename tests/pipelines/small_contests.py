@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.config import DataRecipe, Recipe
-from pipelines.dataset import Snapshot
+from pipelines.dataset import SCHEMA_VERSION, Snapshot
 from pipelines.export import DRAFT, ONNX
 from pipelines.gate import judge_run
 from pipelines.ingest import ingest
@@ -47,6 +47,7 @@ class Place:
         folder = self.workspace.runs / f"run-{self.runs}"
         folder.mkdir(parents=True)
         said = {"name": "lines", "snapshot": self.snapshot.id, "source": self.snapshot.source}
+        said["schema_version"] = SCHEMA_VERSION
         bundle = replace(bundle, **({"dataset": said, "recipe": RECIPE.to_dict()} | changes))
         (folder / DRAFT).write_text(bundle.to_json())
         (folder / ONNX).write_bytes(model)

@@ -91,6 +91,15 @@ def test_images_that_the_model_learned_are_told(place):
     assert 0 < found["learned"] < 45
 
 
+def test_that_nobody_knows_what_the_model_learned_is_told(place):
+    """Its snapshot gone, a figure that may be too good says so."""
+    place.publish(place.run(*good(), dataset={"name": "lost", "snapshot": "0" * 16}))
+    words = ["lines", "--dataset", "lines", "--workspace", str(place.workspace.root), "--json"]
+    done = CliRunner().invoke(command, words, catch_exceptions=False)
+    assert json.loads(done.stdout)["learned"] is None
+    assert "Which images the model learned from is not known any more" in " ".join(done.stderr.split())
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

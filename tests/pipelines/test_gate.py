@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pipelines import learned, originals, walk
 from pipelines.config import LARGER_IS_BETTER, SMALLER_IS_BETTER, Recipe
+from pipelines.dataset import SCHEMA_VERSION, SNAPSHOT
 from pipelines.errors import BadRecipe, Refused, UsageError
 from pipelines.evaluate import CLASSIFY_METRICS, RECONSTRUCT_METRICS
 from pipelines.export import DRAFT
@@ -212,6 +213,7 @@ def test_a_snapshot_that_is_gone_is_made_up_for_by_the_ledger(place):
         replace(bundle, recipe=other_rules.to_dict()),
         replace(bundle, recipe={}),
         replace(bundle, dataset={**bundle.dataset, "source": "/elsewhere"}),
+        replace(bundle, dataset={**bundle.dataset, "schema_version": 1}),
         replace(bundle, dataset={**bundle.dataset, "name": "../lines"}),
         replace(bundle, dataset={**bundle.dataset, "name": "unheard-of"}),
         replace(bundle, dataset={}),
@@ -227,7 +229,12 @@ def test_a_ledger_of_a_source_that_names_the_parts_is_not_trusted(tmp_path):
     place.ingest()
     bundle = replace(
         good()[0],
-        dataset={"name": "lines", "snapshot": "0" * 16, "source": place.snapshot.source},
+        dataset={
+            "name": "lines",
+            "snapshot": "0" * 16,
+            "source": place.snapshot.source,
+            "schema_version": SCHEMA_VERSION,
+        },
         recipe=RECIPE.to_dict(),
     )
     assert learned.contents_of(bundle, datasets=place.workspace.datasets) is None
@@ -242,6 +249,22 @@ def test_a_champion_whose_training_images_nobody_knows_may_have_an_advantage(pla
     assert refused.champion_learned is False
     assert "may have learned some of these" in refused.reason
     assert place.judge(place.run(*bad()), force=True).passed
+
+
+def test_a_snapshot_with_other_content_hashes_tells_nothing(place):
+    """Hashes of an older schema are equal to none of today's: what its champion learned is unknown, not nothing."""
+    place.publish(place.run(*good()))
+    assert place.judge(place.run(*good())).champion_learned is True
+    old = place.workspace.datasets / "old" / "snapshots" / "0123456789abcdef"
+    shutil.copytree(place.snapshot.path, old)
+    said = json.loads((old / SNAPSHOT).read_text())
+    for text in (json.dumps({**said, "schema_version": 1}), "{}", "no JSON"):
+        (old / SNAPSHOT).write_text(text)
+        place.publish(place.run(*good(), dataset={"name": "old", "snapshot": old.name}))
+        refused = place.judge(place.run(*bad()))
+        assert not refused.passed
+        assert refused.champion_learned is False
+        assert place.judge(place.run(*bad()), force=True).passed
 
 
 def test_a_known_set_is_read_where_it_was_written(place, tmp_path):
