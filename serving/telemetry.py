@@ -18,6 +18,8 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from serving.histogram import Histogram
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -33,39 +35,6 @@ _INFERENCES = frozenset(
 )
 
 Key = tuple[str, ...]
-
-
-class Histogram:
-    """Counts per bucket and their sum; not locked, its owner is."""
-
-    __slots__ = ("bounds", "counts", "total")
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def add(self, value: float, times: int = 1) -> None:
-        """Count `value`, `times` over."""
-        self.counts[bisect_left(self.bounds, value)] += times
-        self.total += value * times
-
-    def add_all(self, values: Sequence[float]) -> None:
-        """Count each value, once."""
-        counts, bounds = self.counts, self.bounds
-        for value in values:
-            counts[bisect_left(bounds, value)] += 1
-        self.total += sum(values)
-
-    def join(self, other: Histogram) -> None:
-        """Count what another histogram of the same bounds counted."""
-        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
-        self.total += other.total
-
-    @property
-    def count(self) -> int:
-        """How many values were added."""
-        return sum(self.counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +149,14 @@ class Telemetry(Collector):
     ask for is counted under the empty name, so that no caller can grow the metrics.
     """
 
-    # Mutable, all of it under `_lock`: `_accounts`, `_rejected`, `_states`, `_reloads`, `_queues`.
+    # Mutable, all of it under `_lock`: `_accounts`, `_rejected`, `_states`, `_reloads`, `_queues`; `_found`, where in
+    # the accounts, none of which is ever taken away, calls like earlier ones are counted.
 
     def __init__(self, *, unix_clock: Callable[[], float] = time.time) -> None:
         self._unix_clock = unix_clock
         self._lock = threading.Lock()
         self._accounts: dict[Key, _Account] = {}
+        self._found: dict[tuple[str, int, str, str], tuple[_Account, Histogram]] = {}
         self._rejected: dict[Key, int] = {}
         self._states: dict[Key, str] = {}
         self._reloads: dict[Key, int] = {}
@@ -205,11 +176,12 @@ class Telemetry(Collector):
             images: how many it carried that were answered.
         """
         with self._lock:
-            account = self._account(model, version)
-            histogram = account.method_code.get((method, code))
-            if histogram is None:
-                histogram = account.method_code[method, code] = Histogram(SECONDS)
-            histogram.add(seconds)
+            found = self._found.get((model, version, method, code))
+            if found is None:
+                found = self._find(model, version, method, code)
+            account, histogram = found
+            histogram.counts[bisect_left(SECONDS, seconds)] += 1  # as its `add` does: this is done for every call
+            histogram.total += seconds
             if images:
                 account.images[method] = account.images.get(method, 0) + images
             if method in _INFERENCES:
@@ -311,6 +283,14 @@ class Telemetry(Collector):
         if written in self._accounts or written in self._states:
             return written
         return (model, "") if any(model == name for name, _ in self._states) else ("", "")
+
+    def _find(self, model: str, version: int, method: str, code: str) -> tuple[_Account, Histogram]:
+        """Where calls like this one are counted; kept for the next one if they have labels of their own for good."""
+        account = self._account(model, version)
+        found = (account, account.method_code.setdefault((method, code), Histogram(SECONDS)))
+        if self._accounts.get((model, str(version))) is account:
+            self._found[model, version, method, code] = found
+        return found
 
     def _account(self, model: str, version: int) -> _Account:
         account = self._accounts.get((model, str(version)))

@@ -91,9 +91,10 @@ class Port:
         self._queue.shutdown()
 
 
-def path_of(event: Any) -> str:
+def path_of(event: Any) -> bytes:
     """What a new call asks for."""
-    return str(event.call_details.method, "latin-1")
+    path: bytes = event.call_details.method
+    return path
 
 
 def deadline_of(event: Any, now: float) -> float | None:

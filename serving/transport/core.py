@@ -42,6 +42,8 @@ _EVENTS_BEFORE_WORK: Final = 512
 # has brought no message, such as an acknowledgement.
 _EMPTY_LOOKS_BEFORE_WORK: Final = 2
 
+_WATCH: Final = health.WATCH.encode()
+
 _UNKNOWN: Final = Status(StatusCode.UNIMPLEMENTED, "Method not found!")
 
 
@@ -60,7 +62,8 @@ class CoreTransport:
     def __init__(self, methods: Iterable[Method], desk: Desk, options: Options) -> None:
         self._options = options
         self._health = health.Health(options.max_streams)
-        self._table = table(methods, desk, self._health)
+        methods_ = table(methods, desk, self._health)
+        self._table = {path.encode("latin-1"): found for path, found in methods_.items()}
         self._lock = threading.Lock()
         self._streams: set[StreamCall] = set()
         self._unheard = Unheard()
@@ -160,7 +163,7 @@ class CoreTransport:
         found = self._table.get(path)
         if found is not None:
             self._begin(event, *found)
-        elif path == health.WATCH:
+        elif path == _WATCH:
             WatchCall(event.call, self._health).begin()
         else:
             completion.end(event.call, _UNKNOWN, completion.nothing)
@@ -176,7 +179,8 @@ class CoreTransport:
         now = time.monotonic()
         deadline, metadata = completion.deadline_of(event, now), completion.metadata_of(event)
         if method.refuse is None:
-            UnaryCall(self._unheard, event.call, method, desk, Call(method.name, deadline, metadata, now)).begin()
+            call = Call(method.name, deadline, metadata, now)
+            completion.receive(event.call, UnaryCall(self._unheard, event.call, method, desk, call).received)
             return
         make_call = partial(_call, method.name, deadline=deadline, metadata=metadata)
         options = self._options

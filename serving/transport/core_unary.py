@@ -30,7 +30,8 @@ _NO_MESSAGE = Status(StatusCode.INVALID_ARGUMENT, "The call ended before it had 
 class UnaryCall:
     """Reads the request, starts the method, and answers in the thread that finishes it.
 
-    Mutable: `_future`, the work while it is not done.
+    Mutable: `_future`, the work while it is not done; `_wire`, which is let go with the answer: who waits in `Unheard`
+    after that would keep the core's memory of a call from being used for the next.
 
     Args:
         unheard: where the call waits until somebody listens for its end.
@@ -44,17 +45,14 @@ class UnaryCall:
 
     def __init__(self, unheard: Unheard, wire: Any, method: Method, desk: Desk, call: Call) -> None:
         self._unheard = unheard
-        self._wire = wire
+        self._wire: Any = wire
         self._method = method
         self._desk = desk
         self._call = call
         self._future: Future[Any] | None = None
 
-    def begin(self) -> None:
-        """Ask for the message."""
-        completion.receive(self._wire, self._received)
-
-    def _received(self, event: Any) -> None:
+    def received(self, event: Any) -> None:
+        """The message is there, or the caller is gone."""
         data = completion.message_of(event)
         if data is None:  # the caller hung up, its message was too large, or it sent none
             completion.end(self._wire, _NO_MESSAGE, completion.nothing)
@@ -66,13 +64,14 @@ class UnaryCall:
             return
         if not future.done():
             self._future = future
-            self._unheard.add(self)
+            self._unheard.add(self, self._call.started)
         future.add_done_callback(self._done)
 
     def listen(self) -> None:
         """Hear from now on, unless it is answered, when the caller hangs up; or that it did already."""
-        if self._future is not None:
-            completion.receive_end(self._wire, self._over)
+        wire = self._wire
+        if wire is not None and self._future is not None:
+            completion.receive_end(wire, self._over)
 
     def _over(self, event: Any) -> None:
         future = self._future
@@ -83,6 +82,7 @@ class UnaryCall:
         self._future = None
         call, desk = self._call, self._desk
         if future.cancelled():  # nobody is there to be answered
+            self._wire = None
             desk.finished(call, hung_up(call))
             return
         try:
@@ -91,11 +91,13 @@ class UnaryCall:
             self._end(desk.explain(error, call))
             return
         desk.finished(call, OK)
-        completion.answer(self._wire, message, completion.nothing)
+        wire, self._wire = self._wire, None
+        completion.answer(wire, message, completion.nothing)
 
     def _end(self, status: Status) -> None:
         self._desk.finished(self._call, status)
-        completion.end(self._wire, status, completion.nothing)
+        wire, self._wire = self._wire, None
+        completion.end(wire, status, completion.nothing)
 
 
 class Unheard:
@@ -113,9 +115,9 @@ class Unheard:
         self._patience_seconds = patience_seconds
         self._calls: deque[tuple[float, UnaryCall]] = deque()
 
-    def add(self, call: UnaryCall) -> None:
-        """Listen for this call's end soon."""
-        self._calls.append((time.monotonic() + self._patience_seconds, call))
+    def add(self, call: UnaryCall, started: float) -> None:
+        """Listen for the end of this call, which began at that time, soon."""
+        self._calls.append((started + self._patience_seconds, call))
 
     def look(self) -> float | None:
         """Listen for those that have waited long enough; returns the seconds until the next is due, None: none is."""
