@@ -44,10 +44,12 @@ def perform(flow_run: str) -> dict[str, Any]:
             "prefect": flows_schedule.is_prefects(error),
             "seconds": time.monotonic() - began,
         }
-    values = session.run_values(outcome.record, nothing_new=outcome.nothing_new, seconds=outcome.seconds)
-    values["warning"] = None if outcome.nothing_new else gate.warning_of(outcome.record.report)
-    end = "nothing new" if outcome.nothing_new else outcome.record.state
-    reason = f"nothing new since run {outcome.record.run}" if outcome.nothing_new else outcome.record.reason
+    # An earlier try may have been killed after the work and before a word of it: then there is something to tell.
+    nothing_new = outcome.nothing_new and not outcome.record.untold
+    values = session.run_values(outcome.record, nothing_new=nothing_new, seconds=outcome.seconds)
+    values["warning"] = None if nothing_new else gate.warning_of(outcome.record.report)
+    end = "nothing new" if nothing_new else outcome.record.state
+    reason = f"nothing new since run {outcome.record.run}" if nothing_new else outcome.record.reason
     return {"end": end, "reason": reason, "values": values, "seconds": time.monotonic() - began}
 
 

@@ -267,7 +267,7 @@ def _learn(
     )
     clock = Clock()
     with start_run(workspace, asked) as run:
-        run.update(firing=runtime().firing)
+        run.update(untold=runtime().scheduled)
         try:
             with ending.written_down(run):
                 _stages(run, clock, recipe=recipe)

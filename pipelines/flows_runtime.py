@@ -29,11 +29,13 @@ class Runtime:
         bars: where progress is shown.
         heavy: the process that TensorFlow lives in.
         staff: the processes that decode.
+        scheduled: all of this is done for a schedule.
     """
 
     bars: ProgressBars
     heavy: HeavyProcess
     staff: Staff
+    scheduled: bool = False
 
 
 _runtime: ContextVar[Runtime] = ContextVar("runtime")
@@ -45,11 +47,12 @@ def runtime() -> Runtime:
 
 
 @contextlib.contextmanager
-def use_runtime(staff: Staff | None = None) -> Iterator[Runtime]:
+def use_runtime(staff: Staff | None = None, *, scheduled: bool = False) -> Iterator[Runtime]:
     """The surrounding runtime, or a new one whose processes and bars end with the block.
 
     Args:
         staff: of a new one, if it was started before; ends with the block too.
+        scheduled: of a new one.
     """
     surrounding = _runtime.get(None)
     if surrounding is not None:
@@ -58,7 +61,7 @@ def use_runtime(staff: Staff | None = None) -> Iterator[Runtime]:
     # A synchronous flow waits a second for its heartbeat's thread whenever it ends; ours are short.
     quick = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
     with quick, HeavyProcess(preload=backend.start) as heavy, staff or Staff() as hands, ProgressBars() as bars:
-        runtime = Runtime(bars, heavy=heavy, staff=hands)
+        runtime = Runtime(bars, heavy=heavy, staff=hands, scheduled=scheduled)
         token = _runtime.set(runtime)
         try:
             yield runtime

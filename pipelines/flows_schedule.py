@@ -296,7 +296,7 @@ def perform(flow_run: str) -> Outcome:
     with get_client(sync_client=True) as client:
         asked = client.read_flow_run(UUID(flow_run))
     try:
-        with use_runtime():
+        with use_runtime(scheduled=True):
             outcome: Any = run_flow(pipeline_flow, flow_run=asked)
             return outcome  # type: ignore[no-any-return]  # a synchronous flow's
     finally:

@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from pipelines.publish import version_of
-from pipelines.runs import interrupted_runs, reopen_run
+from pipelines.runs import interrupted_runs, mark_told, reopen_run
 from serving import bundle
 from serving.errors import BadBundle
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 SUPERSEDED = "interrupted, and never gone on with: its source or recipe had changed when the next run began"
 
 
-def close_leftovers(workspace: Workspace, model: str) -> list[str]:
-    """Write down the end of every interrupted run of a model, once a later run has come to its own.
+def close_leftovers(workspace: Workspace, model: str, *, told: str | None = None) -> list[str]:
+    """Write down the end of every interrupted run of a model, once a later run has come to its own, which was told.
 
     One that was published before its process died is put down as published, any other as failed; the same command
     on the same images still goes on with it.
@@ -27,6 +27,8 @@ def close_leftovers(workspace: Workspace, model: str) -> list[str]:
     Returns:
         A sentence for each.
     """
+    if told is not None:
+        mark_told(workspace, told)
     return [_close(workspace, model, run) for run in interrupted_runs(workspace, model)]
 
 

@@ -66,7 +66,7 @@ class RunRecord:
         version: the published version.
         reason: why it was not published, in words.
         report: the page's path.
-        firing: Prefect's id of the schedule's firing that worked on it last; None: nobody's but the user's.
+        untold: it was done for a schedule, which has told nobody yet how it ended.
     """
 
     run: str
@@ -81,7 +81,7 @@ class RunRecord:
     version: int | None = None
     reason: str | None = None
     report: str | None = None
-    firing: str | None = None
+    untold: bool = False
 
     @property
     def was_turned_down(self) -> bool:
@@ -176,6 +176,14 @@ def finished_run(workspace: Workspace, key: RunKey) -> RunRecord | None:
     """The newest run of `key` that came to an end, published or refused."""
     ended = [known for known in _records(workspace) if known.key == key and known.state in ENDED]
     return ended[-1] if ended else None
+
+
+def mark_told(workspace: Workspace, run: str) -> None:
+    """Note that a schedule told how a run of its ended; a run that somebody works in is left alone."""
+    held = _hold(workspace, run)
+    if held is not None:
+        with held:
+            held.update(untold=False)
 
 
 def was_finished(workspace: Workspace, *, model: str, recipe: str) -> bool:

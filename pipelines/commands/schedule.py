@@ -341,7 +341,7 @@ def _concluded(timetable: Timetable, hook: Webhook, as_json: bool, due: Due, res
         session.print_json_line(message)
     if result.end in {"published", "refused", "nothing new"}:
         try:
-            for sentence in close_leftovers(Workspace(timetable.workspace), timetable.model):
+            for sentence in close_leftovers(Workspace(timetable.workspace), timetable.model, told=message["run"]):
                 _say(timetable.model, sentence)
         except (PipelineError, OSError) as error:  # a full disk, or somebody took one up: the next firing sees to it
             _say(timetable.model, f"interrupted runs are left as they are: {error}")

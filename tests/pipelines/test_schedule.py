@@ -8,7 +8,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from pipelines import firing
 from pipelines.commands.schedule import _concluded, _farewell
+from pipelines.outcome import Outcome
+from pipelines.runs import RunKey, RunRecord, find_run, start_run
 from pipelines.timetable import Due, Result, Timetable
 from pipelines.webhook import Webhook
 from pipelines.workspace import Workspace
@@ -67,7 +70,7 @@ def test_who_stops_a_schedule_is_told_what_goes_on(tmp_path, capsys, monkeypatch
 def test_a_full_disk_after_a_run_ends_no_schedule(tmp_path, monkeypatch, capsys):
     """What an earlier run left can't be written down just now: that is a line, and the schedule goes on."""
 
-    def full(workspace, model):
+    def full(workspace, model, *, told):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pipelines.leftovers.close_leftovers", full)
@@ -76,6 +79,31 @@ def test_a_full_disk_after_a_run_ends_no_schedule(tmp_path, monkeypatch, capsys)
         result = Result(end="nothing new", reason="nothing new since run r")
         _concluded(timetable, hook, False, Due("id", datetime.now(UTC)), result)
     assert "left as they are: [Errno 28] No space left on device" in capsys.readouterr().err
+
+
+def test_what_nobody_was_told_is_told_by_the_next_try(tmp_path, monkeypatch, capsys):
+    """A firing killed between publishing and telling is tried again, finds nothing to do, and tells what it did."""
+    place = Workspace(tmp_path)
+    key = RunKey(snapshot="s", model="m", recipe="r")
+    asked = RunRecord(
+        run="", state="started", key=key, dataset="d", snapshot_path="s", recipe={}, metrics={"accuracy": 0.9}
+    )
+    with start_run(place, asked) as run:
+        run.update(state="published", version=3, untold=True)
+    name = run.record.run
+
+    def again(_flow_run):
+        return Outcome(record=find_run(place, name), ingested=None, seconds={"ingest": 1.0})
+
+    monkeypatch.setattr("pipelines.flows_schedule.perform", again)
+    timetable = Timetable(model="m", source="inbox", workspace=tmp_path, every_seconds=60.0)
+    ends = []
+    with Webhook(None, told=print, counted=print) as hook:
+        for _ in range(2):
+            result = Result(**firing.perform("id"))
+            ends.append((result.end, result.values["version"]))
+            _concluded(timetable, hook, False, Due("id", datetime.now(UTC)), result)
+    assert ends == [("published", 3), ("nothing new", None)]
 
 
 @pytest.mark.slow
