@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from grpc import StatusCode
 
 from serving import errors, logs
-from serving.calls import Call, Method, Status
+from serving.calls import Call, Encoded, Method, Status
 from serving.logs import cut
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Desk:
         Raises:
             TooLarge: over the limit.
         """
-        data: bytes = message.SerializeToString()
+        data: bytes = message.data if type(message) is Encoded else message.SerializeToString()
         if len(data) > self._max_message_bytes:
             raise errors.TooLarge(
                 f"The answer has {len(data)} bytes, and a message may have {self._max_message_bytes} "
