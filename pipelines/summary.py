@@ -55,7 +55,10 @@ def layers_of(recipe: Recipe, image: ImageSpec, *, classes: int) -> list[Layer]:
 
 
 def _described(layer: Any) -> Layer:
-    shape = tuple(int(size) for size in layer.output.shape[1:])
+    output = layer.output
+    while isinstance(output, (list, tuple)):  # of a layer that gives several: the first
+        output = output[0]
+    shape = tuple(int(size) for size in output.shape[1:])
     return Layer(
         name=layer.name,
         kind=type(layer).__name__,

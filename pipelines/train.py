@@ -15,7 +15,7 @@ import numpy as np
 
 from pipelines import backend, checkpoint
 from pipelines.dataset import Snapshot
-from pipelines.errors import BadSource
+from pipelines.errors import BadRecipe, BadSource
 from pipelines.files import write_atomically
 from pipelines.models import catalogue
 from pipelines.objective import choose
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 MODEL = "model.keras"
 HISTORY = "history.json"
+CHECKED_ROWS = 8  # images that a model of one's own is tried on before it learns
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +137,15 @@ def prepare(snapshot: Snapshot, recipe: Recipe) -> tuple[Training, Objective]:
 def _prepare(snapshot: Snapshot, recipe: Recipe, strategy: Any | None) -> tuple[Training, Objective]:
     import keras  # noqa: PLC0415 - TensorFlow, only now
 
-    from pipelines import augment, loop, optimizers  # noqa: PLC0415 - the same
+    from pipelines import augment, loop, optimizers, own_model  # noqa: PLC0415 - the same
 
     train, validation = snapshot.part("train"), snapshot.part("validation")
     objective = objective_of(recipe, snapshot)
     keras.utils.set_random_seed(recipe.seed)
     model = build(recipe, objective, snapshot.image)
+    if catalogue.find(recipe.family, task=recipe.task).is_own:
+        some = train.gather(np.arange(min(CHECKED_ROWS, train.rows)))
+        own_model.check_answers(model, objective, name=recipe.family, pixels=some)
     epochs, batch_size = recipe.epochs or 1, recipe.batch_size or 1
     optimizer = optimizers.build(
         recipe.optimizer or "adam",
@@ -167,12 +171,27 @@ def build(recipe: Recipe, objective: Objective, image: ImageSpec) -> Any:
     """The recipe's Keras model, with fresh weights.
 
     Raises:
-        BadRecipe: the family doesn't take these options or images.
+        BadRecipe: the family doesn't take these options or images; of a model of one's own also: it fails, or is none
+            that can be trained and exported.
     """
     family = catalogue.find(recipe.family, task=recipe.task)
     function: Callable[..., Any] = family.function()
     shape = (image.height, image.width, image.channels)
-    return function(shape, units=objective.units, activation=objective.activation, **recipe.options)
+    given: Any = {"units": objective.units, "activation": objective.activation, **recipe.options}
+    if not family.is_own:
+        return function(shape, **given)
+    from pipelines import own_model  # noqa: PLC0415 - TensorFlow, only now
+
+    try:
+        model = function(shape, **given)
+    except Exception as error:
+        words = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        raise BadRecipe(
+            f"The architecture {family.name!r} can't build a model. Expected: a Keras model from "
+            f"{function.__name__}({shape}, {words}). Received: {type(error).__name__}: {error}"
+        ) from error
+    own_model.check_form(model, objective, name=family.name, shape=shape)
+    return model
 
 
 def load(recipe: Recipe, folder: Path) -> Any:

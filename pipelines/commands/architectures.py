@@ -10,6 +10,7 @@ import click
 from pipelines.commands import options
 
 if TYPE_CHECKING:
+    from pipelines.config import Task
     from pipelines.models.catalogue import Architecture
     from serving.images import ImageSpec
 
@@ -19,17 +20,24 @@ if TYPE_CHECKING:
 @click.option("--summary", is_flag=True, help="Layer by layer: output shape, parameters, multiply-adds. Takes seconds.")
 @click.option("--image-size", default="28x28x1", show_default=True, metavar="HxW[xC]", help="The input of --summary.")
 @click.option("--labels", default=10, show_default=True, type=click.IntRange(2), help="Of a classifier's --summary.")
+@click.option(
+    "--task",
+    default="classify",
+    show_default=True,
+    type=click.Choice(["classify", "reconstruct"]),
+    help="Of a model of your own.",
+)
 @options.JSON
-def command(*, name: str | None, summary: bool, image_size: str, labels: int, as_json: bool) -> None:
+def command(*, name: str | None, summary: bool, image_size: str, labels: int, task: Task, as_json: bool) -> None:
     """List the model families, or NAME alone: what each is for, how large it is, and the smallest image that it takes.
 
-    The JSON has each family's default recipe as well.
+    NAME may be a model of your own, as module:function. The JSON has each family's default recipe as well.
     """
     from pipelines.commands import session, tables
     from pipelines.models import catalogue
     from pipelines.progress import stderr_console
 
-    families = list(catalogue.ARCHITECTURES.values()) if name is None else [catalogue.known(name)]
+    families = list(catalogue.ARCHITECTURES.values()) if name is None else [catalogue.known(name, own_task=task)]
     found = [dataclasses.asdict(family) for family in families]
     if summary:
         for family, values in zip(families, found, strict=True):

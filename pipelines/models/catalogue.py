@@ -58,17 +58,26 @@ class Architecture:
     options: Mapping[str, Option] = field(default_factory=dict)
     habits: Habits = field(default_factory=Habits)
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a model of one's own, of which only its function knows more."""
+        return self.name == self.builder
+
     def function(self) -> Callable[..., Any]:
         """The builder itself; imports Keras.
 
         Raises:
-            BadRecipe: there is no such module or function.
+            BadRecipe: there is no such module or function, or the module fails when it is imported.
         """
         module, _, name = self.builder.partition(":")
         try:
             found: Callable[..., Any] = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise BadRecipe(f"The architecture {self.builder!r} can't be imported: {error}.") from error
+        except Exception as error:
+            what = "" if isinstance(error, (ImportError, AttributeError)) else f"{type(error).__name__}: "
+            raise BadRecipe(
+                f"The architecture {self.builder!r} can't be imported: {what}{error}. Expected: module:function, "
+                "found as Python finds modules (PYTHONPATH)."
+            ) from error
         return found
 
 
@@ -207,12 +216,14 @@ RATES: dict[str, float] = {
 }
 
 
-def known(name: str) -> Architecture:
-    """The family of that name, whatever its task.
+def known(name: str, *, own_task: Task = "classify") -> Architecture:
+    """The family of that name, whatever its task; a model of one's own, given as `module:function`, is for `own_task`.
 
     Raises:
         BadRecipe: no such family.
     """
+    if ":" in name:
+        return find(name, task=own_task)
     if name not in ARCHITECTURES:
         raise BadRecipe(f"There is no architecture {name!r}. Known: {', '.join(sorted(ARCHITECTURES))}.")
     return ARCHITECTURES[name]
@@ -258,7 +269,7 @@ def check_options(family: Architecture, options: Mapping[str, Option]) -> None:
     Raises:
         BadRecipe: an unknown option, or a value of another type than the default.
     """
-    if family.name == family.builder:
+    if family.is_own:
         return  # only the function itself knows its options
     for name, value in options.items():
         if name not in family.options:

@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.config import Recipe
 from pipelines.errors import BadRecipe
-from pipelines.models.catalogue import ARCHITECTURES
+from pipelines.models.catalogue import ARCHITECTURES, known
 from pipelines.summary import layers_of
 from serving.images import ImageSpec
 
@@ -39,6 +39,14 @@ def test_the_layers_add_up_to_the_model(name):
     layers = layers_of(Recipe(task=family.task, architecture=name), DIGITS, classes=10)
     assert sum(layer.parameters for layer in layers) == family.parameters
     assert sum(layer.multiply_adds for layer in layers) > 0
+
+
+@pytest.mark.slow
+def test_a_model_of_ones_own_has_a_summary_too():
+    """Found by its module and function, in no catalogue."""
+    own = known("tests.pipelines.own_models:good")
+    layers = layers_of(Recipe(task=own.task, architecture=own.name), DIGITS, classes=10)
+    assert sum(layer.parameters for layer in layers) == 28 * 28 * 10 + 10
 
 
 def test_too_small_an_image_is_refused_at_once():
