@@ -44,11 +44,13 @@ class ExportResult:
     Attributes:
         parity: the proof, of the graph in float32.
         model_bytes: the size of `model.onnx`.
+        metrics: of the graph that is to be published, on the test part; the bundle's.
         quantized: what became of the wish for int8, in a sentence; None where there was none.
     """
 
     parity: Parity
     model_bytes: int
+    metrics: dict[str, float]
     quantized: str | None = None
 
 
@@ -56,7 +58,8 @@ def export_run(snapshot_path: Path, recipe: Recipe, folder: Path) -> ExportResul
     """Write `model.onnx` and, after the parity gate, `bundle-draft.json` into `folder`.
 
     The run has been trained and evaluated: the draft carries its report's metrics and threshold. It is the bundle
-    with an empty name and version 0.
+    with an empty name and version 0. A graph in int8 doesn't answer quite as the Keras model does, so where it is the
+    one to publish it is judged itself, and report, predictions and metrics are its own.
 
     Raises:
         ParityFailed: the graph doesn't load, or doesn't answer as the Keras model does.
@@ -68,27 +71,35 @@ def export_run(snapshot_path: Path, recipe: Recipe, folder: Path) -> ExportResul
     data = convert.to_onnx(model, recipe.task)
     session = open_session(data)
     parity = compare(session, loop.forward(model), _pixels(snapshot), task=recipe.task)
-    bundle = describe(snapshot, recipe, folder, session=session, parity=parity)
-    told = None
+    said = made_by()
     if recipe.quantize == "int8":
         data, outcome = _quantized(data, snapshot, recipe)
-        bundle = replace(bundle, made_by={**bundle.made_by, "quantize": outcome})
-        told = str(outcome["reason"])
+        said |= {"quantize": outcome}
+        if outcome["is_kept"]:
+            judge.judge_classifier(snapshot.part("test"), _forward(data), folder, names=snapshot.labels)
+    bundle = replace(describe(snapshot, recipe, folder, session=session, parity=parity), made_by=said)
     write_atomically(folder / ONNX, data)
     write_atomically(folder / DRAFT, bundle.to_json().encode())
-    return ExportResult(parity=parity, model_bytes=len(data), quantized=told)
+    told = str(said["quantize"]["reason"]) if "quantize" in said else None
+    return ExportResult(parity=parity, model_bytes=len(data), metrics=dict(bundle.metrics), quantized=told)
 
 
 def _quantized(data: bytes, snapshot: Snapshot, recipe: Recipe) -> tuple[bytes, dict[str, Any]]:
-    """The form to publish, and what the bundle says of the choice."""
+    """The form to publish, chosen on the validation part (the train part where that is empty), and why."""
     from pipelines import quantize  # noqa: PLC0415 - a second of imports that few exports need
 
     shrunk = quantize.shrink(data) if recipe.task == "classify" else None
     if shrunk is None:
         return data, {"is_kept": False, "reason": "there is no matrix product to quantize in this model"}
-    test = snapshot.part("test")
-    trial = quantize.compare(data, shrunk, pixels=test.pixels, labels=test.labels)
+    part = next(part for name in ("validation", "train") if (part := snapshot.part(name)).rows)
+    trial = quantize.compare(data, shrunk, part, part=part.name)
     return (shrunk if trial.is_kept else data), asdict(trial)
+
+
+def _forward(data: bytes) -> Forward:
+    """A classifier's graph as evaluation takes it."""
+    session = open_session(data)
+    return lambda pixels: session.run({"image": pixels}, ("probabilities",))["probabilities"]
 
 
 def open_session(data: bytes) -> Session:

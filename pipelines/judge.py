@@ -1,7 +1,8 @@
 """Judge a trained run on its test part, once, with the Keras model: `report.json`, `predictions.parquet` and more.
 
-Export comes later and proves that its graph answers as this model does, so the report holds for both. Importing
-this module is cheap: TensorFlow is imported when `evaluate_run` runs, in a process of its own.
+Export comes later and proves that its graph answers as this model does, so the report holds for both; a graph in int8,
+which doesn't quite, is judged in its turn when it is the one to publish. Importing this module is cheap: TensorFlow is
+imported when `evaluate_run` runs, in a process of its own.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from pipelines.files import write_atomically
 from pipelines.train import load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from pipelines.config import Recipe
+    from pipelines.dataset import Part
     from pipelines.loop import Rows
 
     Forward = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -62,20 +64,41 @@ def evaluate_run(snapshot_path: Path, recipe: Recipe, folder: Path) -> dict[str,
 
     forward = compiled(model)
     if recipe.task == "classify":
-        report, table = _classification(test, forward, names=snapshot.labels)
+        report = judge_classifier(test, forward, folder, names=snapshot.labels)
     else:
         good = [part for name in ("validation", "train") if (part := snapshot.part(name)).rows]
         report, table, gallery = _reconstruction(
             test, forward, good=good[0], quantile=recipe.threshold_quantile, names=snapshot.labels
         )
         write_atomically(folder / GALLERY, gallery)
+        _write(folder, report, table)
     shown = features.samples(test.labels)
     features.save(model, test.gather(shown), folder, rows=shown)
+    return report
+
+
+def judge_classifier(test: Part, forward: Forward, folder: Path, *, names: Sequence[str]) -> dict[str, Any]:
+    """Judge a classifier, in Keras or as a graph, on test images; writes `report.json` and `predictions.parquet`.
+
+    Args:
+        test: at least one row.
+        forward: uint8 [rows, height, width, channels] to float32 [rows, labels], or [rows, 1] for two labels.
+        folder: the run's.
+        names: of the labels.
+
+    Returns:
+        the report.
+    """
+    report, table = _classification(test, forward, names=names)
+    _write(folder, report, table)
+    return report
+
+
+def _write(folder: Path, report: dict[str, Any], table: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     parquet.write_table(pa.table(table), buffer)
     write_atomically(folder / PREDICTIONS, buffer.getvalue())
     write_atomically(folder / REPORT, json.dumps(report, indent=1).encode())
-    return report
 
 
 def probabilities(part: Rows, forward: Forward) -> NDArray[np.float32]:

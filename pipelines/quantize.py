@@ -14,14 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from serving.session import Session
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
+
+    from pipelines.loop import Rows
+    from pipelines.manifest import PartName
 
 SCHEME = "int8 weights of matrix products, inputs quantized dynamically"
 KINDS = ["MatMul", "Gemm"]
@@ -29,6 +32,7 @@ MAX_LOSS_POINTS = 0.2
 MIN_SPEEDUP = 1.05  # less is within what measuring the same graph twice gives
 TRIAL_ROWS = 32
 TRIAL_ROUNDS = 40
+_BATCH_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class Trial:
         accuracy: of the int8 form.
         accuracy_float32: of the graph as it was, on the same images.
         images: that both were judged on.
+        part: of the snapshot, where these come from.
     """
 
     scheme: str
@@ -52,6 +57,7 @@ class Trial:
     accuracy: float
     accuracy_float32: float
     images: int
+    part: PartName
 
 
 def shrink(model: bytes) -> bytes | None:
@@ -71,18 +77,20 @@ def shrink(model: bytes) -> bytes | None:
         root.setLevel(level)
 
 
-def compare(model: bytes, shrunk: bytes, *, pixels: NDArray[np.uint8], labels: NDArray[np.int32]) -> Trial:
-    """Judge both forms of a classifier on the same images.
+def compare(model: bytes, shrunk: bytes, rows: Rows, *, part: PartName) -> Trial:
+    """Hold both forms of a classifier against each other on the same images.
+
+    To choose is to learn, so these are no images that what is chosen is judged on afterwards.
 
     Args:
         model: the graph in float32.
         shrunk: the same in int8.
-        pixels: uint8 [rows, height, width, channels].
-        labels: the right ones, int32 [rows].
+        rows: at least one.
+        part: of the snapshot, that they are.
     """
     before, after = Session(model), Session(shrunk)
-    before_accuracy, after_accuracy = (_accuracy(session, pixels, labels) for session in (before, after))
-    speedup = _speedup(before, after, pixels)
+    before_accuracy, after_accuracy = (_accuracy(session, rows) for session in (before, after))
+    speedup = _speedup(before, after, rows.gather(np.arange(min(TRIAL_ROWS, rows.rows))))
     is_kept, reason = verdict(speedup=speedup, accuracy=after_accuracy, accuracy_float32=before_accuracy)
     return Trial(
         scheme=SCHEME,
@@ -91,7 +99,8 @@ def compare(model: bytes, shrunk: bytes, *, pixels: NDArray[np.uint8], labels: N
         speedup=speedup,
         accuracy=after_accuracy,
         accuracy_float32=before_accuracy,
-        images=len(pixels),
+        images=rows.rows,
+        part=part,
     )
 
 
@@ -105,18 +114,18 @@ def verdict(*, speedup: float, accuracy: float, accuracy_float32: float) -> tupl
     return True, f"int8 is {speedup:.2f} times as fast as float32 and loses {max(0.0, lost_points):.2f} points"
 
 
-def _accuracy(session: Session, pixels: NDArray[np.uint8], labels: NDArray[np.int32]) -> float:
+def _accuracy(session: Session, rows: Rows) -> float:
     right = 0
-    for begin in range(0, len(pixels), 256):
-        here = slice(begin, begin + 256)
-        answers = session.run({"image": pixels[here]}, ("probabilities",))["probabilities"]
-        right += int((answers.argmax(axis=1) == labels[here]).sum())
-    return right / len(pixels)
+    for begin in range(0, rows.rows, _BATCH_ROWS):
+        here = np.arange(begin, min(begin + _BATCH_ROWS, rows.rows))
+        answers = session.run({"image": rows.gather(here)}, ("probabilities",))["probabilities"]
+        right += int((answers.argmax(axis=1) == rows.labels[here]).sum())
+    return right / rows.rows
 
 
 def _speedup(before: Session, after: Session, pixels: NDArray[np.uint8]) -> float:
     """By the median of many runs, taken in turns, so that a busy machine slows both."""
-    feed = {"image": pixels[:TRIAL_ROWS]}
+    feed = {"image": pixels}
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(TRIAL_ROUNDS):
         for session, taken in zip((before, after), seconds, strict=True):

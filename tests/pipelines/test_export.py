@@ -10,7 +10,7 @@ import onnx
 import pytest
 from pyarrow import parquet
 
-from pipelines import evaluate, export, judge, train
+from pipelines import evaluate, export, judge, quantize, train
 from pipelines.config import Recipe
 from pipelines.errors import BadSource, ParityFailed
 from pipelines.models.catalogue import ARCHITECTURES
@@ -221,12 +221,27 @@ def test_an_empty_test_part_is_told(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_int8_bundle_says_so(tmp_path):
-    """What was measured is in `made_by`; the published graph is the form that the measurement chose."""
+def test_an_int8_bundle_says_so_and_has_metrics_of_its_own(tmp_path, monkeypatch):
+    """What was measured on the validation part is in `made_by`; metrics and report are of the graph to be published."""
+    monkeypatch.setattr(quantize, "MIN_SPEEDUP", 0.0)
+    monkeypatch.setattr(quantize, "MAX_LOSS_POINTS", 100)
     snapshot = _snapshot(tmp_path / "data")
-    recipe, _ = _run(snapshot, tmp_path / "run", architecture="cnn_dropout", quantize="int8", options={"dense": 600})
+    recipe, float32 = _run(snapshot, tmp_path / "run", architecture="dense", quantize="int8")
     result = export.export_run(snapshot.path, recipe, tmp_path / "run")
-    said = from_json((tmp_path / "run" / export.DRAFT).read_bytes()).made_by["quantize"]
+    bundle = from_json((tmp_path / "run" / export.DRAFT).read_bytes())
+    said = bundle.made_by["quantize"]
     kinds = {node.op_type for node in onnx.load(tmp_path / "run" / export.ONNX).graph.node}
-    assert ("MatMulInteger" in kinds) == said["is_kept"]
+    assert "MatMulInteger" in kinds
+    assert said["is_kept"]
+    assert (said["part"], said["images"]) == ("validation", 20)
     assert result.quantized == said["reason"]
+
+    test = snapshot.part("test")
+    session = export.open_session((tmp_path / "run" / export.ONNX).read_bytes())
+    answers = session.run({"image": test.pixels})["probabilities"]
+    expected = evaluate.classification(test.labels, answers, names=snapshot.labels, paths=test.paths)
+    assert bundle.metrics == result.metrics == evaluate.metrics(expected)
+    assert bundle.metrics["log_loss"] != float32["log_loss"]
+    assert json.loads((tmp_path / "run" / judge.REPORT).read_text()) == expected
+    table = parquet.read_table(tmp_path / "run" / judge.PREDICTIONS).to_pydict()
+    assert np.array(table["probabilities"], np.float32) == pytest.approx(answers)

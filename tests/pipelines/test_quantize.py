@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -45,7 +46,23 @@ def _graph(*, hidden: int) -> bytes:
     return data
 
 
-PIXELS = np.random.default_rng(1).integers(0, 256, (64, SIDE, SIDE, 1), np.uint8)
+# More than one batch.
+PIXELS = np.random.default_rng(1).integers(0, 256, (300, SIDE, SIDE, 1), np.uint8)
+
+
+@dataclass
+class Rows:
+    """Images and their labels as a snapshot's part gives them."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def rows(self):
+        return len(self.pixels)
+
+    def gather(self, index):
+        return self.pixels[index]
 
 
 def test_the_small_form_is_small_and_answers_alike():
@@ -66,12 +83,12 @@ def test_both_forms_are_judged_on_the_same_images():
     shrunk = quantize.shrink(model)
     assert shrunk is not None
     labels = Session(model).run({"image": PIXELS})["probabilities"].argmax(axis=1).astype(np.int32)
-    trial = quantize.compare(model, shrunk, pixels=PIXELS, labels=labels)
+    trial = quantize.compare(model, shrunk, Rows(PIXELS, labels), part="validation")
     assert trial.accuracy_float32 == 1.0
     right = Session(shrunk).run({"image": PIXELS})["probabilities"].argmax(axis=1) == labels
     assert trial.accuracy == pytest.approx(right.mean())
     assert trial.speedup > 0
-    assert trial.images == len(PIXELS)
+    assert (trial.images, trial.part) == (len(PIXELS), "validation")
 
 
 def test_a_graph_without_matrices_has_nothing_to_quantize():
