@@ -25,6 +25,8 @@ from serving.bundle import SCHEMA_VERSION, Bundle, Parity, Threshold
 from serving.session import Session
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from pipelines.config import Recipe, Task
@@ -115,31 +117,50 @@ def open_session(data: bytes) -> Session:
 
 
 def compare(session: Session, forward: Forward, pixels: NDArray[np.uint8], *, task: Task) -> Parity:
-    """Hold the exported graph against the Keras model.
+    """Hold every output of the exported graph against the Keras model: on all rows at once, and on the first alone.
 
     Args:
         session: the graph.
         forward: the Keras model.
         pixels: uint8 [rows, height, width, channels], real images.
-        task: says which output is compared.
+        task: says which outputs there must be.
 
     Raises:
-        ParityFailed: they differ by more than 1e-5 somewhere, or one of them isn't finite.
+        ParityFailed: an output is missing or of another shape, they differ by more than 1e-5 somewhere, or one of them
+            isn't finite.
     """
-    wanted = forward(pixels)
-    if task == "classify" and wanted.shape[1] == 1:
-        wanted = np.concatenate([1 - wanted, wanted], axis=1)
-    output = "probabilities" if task == "classify" else "reconstruction"
-    got = session.run({"image": pixels})[output]
+    wanted = _contract(forward(pixels), pixels, task=task)
+    difference = 0.0
+    for rows in (len(pixels), 1):  # a graph may have learned how many rows it was traced with
+        found = session.run({"image": pixels[:rows]})
+        difference = max(difference, *(_apart(found, name, answer[:rows]) for name, answer in wanted.items()))
+    return Parity(max_abs_diff=difference, rows=len(pixels))
+
+
+def _contract(answer: NDArray[np.float32], pixels: NDArray[np.uint8], *, task: Task) -> dict[str, NDArray[np.float32]]:
+    """What the outputs of a graph must be, by name, where its Keras model gives `answer`."""
+    if task == "classify":
+        both = np.concatenate([1 - answer, answer], axis=1) if answer.shape[1] == 1 else answer
+        return {"probabilities": both}
+    error = ((answer - pixels.astype(np.float32) / 255) ** 2).mean(axis=(1, 2, 3))
+    return {"reconstruction": answer, "error": error}
+
+
+def _apart(found: Mapping[str, NDArray[np.float32]], output: str, wanted: NDArray[np.float32]) -> float:
+    """The largest difference of an output to what is wanted; refuses what is no such output, and more than 1e-5."""
+    got = found.get(output)
+    if got is None:
+        raise ParityFailed(f"The graph has no output {output!r}. Received: {', '.join(found)}. Nothing was published.")
     if got.shape != wanted.shape:
         raise ParityFailed(f"The graph's {output!r} is {got.shape} and the Keras model's is {wanted.shape}.")
     difference = float(np.abs(got - wanted).max())
     if not difference <= MAX_ABS_DIFF:  # not a number fails too
+        images = "one real image alone" if len(wanted) == 1 else f"{len(wanted)} real images"
         raise ParityFailed(
-            f"The exported graph and the Keras model differ by {difference:.3g} on {len(pixels)} real images, and "
+            f"{output!r} of the exported graph and of the Keras model differ by {difference:.3g} on {images}, and "
             f"{MAX_ABS_DIFF:g} is allowed. Nothing was published."
         )
-    return Parity(max_abs_diff=difference, rows=len(pixels))
+    return difference
 
 
 def describe(snapshot: Snapshot, recipe: Recipe, folder: Path, *, session: Session, parity: Parity) -> Bundle:

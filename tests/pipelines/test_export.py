@@ -179,31 +179,58 @@ def test_a_report_lists_every_test_image_once(tmp_path):
 
 
 class _Graph:
-    """A session that answers with what it was given."""
+    """A session that answers with what it was given, as many rows as it is asked for; or otherwise for one row."""
 
-    def __init__(self, answer):
-        self.answer = answer
+    def __init__(self, *, alone=None, **answers):
+        self.answers = answers
+        self.alone = {} if alone is None else alone
 
     def run(self, feeds):
-        return {"probabilities": self.answer}
+        rows = len(feeds["image"])
+        answers = {**self.answers, **self.alone} if rows == 1 else self.answers
+        return {name: answer[:rows] for name, answer in answers.items()}
 
 
-ROWS = np.zeros((2, 4, 4, 1), np.uint8)
+ROWS = np.full((2, 4, 4, 1), 51, np.uint8)
 RIGHT = np.array([[0.25, 0.75], [0.5, 0.5]], np.float32)
+MADE = np.full((2, 4, 4, 1), 0.5, np.float32)
+ERROR = np.full(2, 0.09, np.float32)
 
 
 def test_equal_answers_pass():
-    """The proof carries the difference and the number of images."""
-    parity = export.compare(_Graph(RIGHT + np.float32(1e-6)), lambda _: RIGHT, ROWS, task="classify")
+    """The proof carries the largest difference of any output and the number of images."""
+    near = _Graph(probabilities=RIGHT + np.float32(1e-6))
+    parity = export.compare(near, lambda _: RIGHT, ROWS, task="classify")
     assert 0 < parity.max_abs_diff <= 1e-5
     assert parity.rows == 2
+    near = _Graph(reconstruction=MADE, error=ERROR + np.float32(5e-6))
+    parity = export.compare(near, lambda _: MADE, ROWS, task="reconstruct")
+    assert parity.max_abs_diff == pytest.approx(5e-6, rel=0.1)
 
 
 @pytest.mark.parametrize("wrong", [RIGHT + np.float32(1e-4), RIGHT * np.float32(np.nan), RIGHT[:, :1], RIGHT[:1]])
 def test_other_answers_are_refused(wrong):
     """A difference, a NaN, a missing column or row: nothing of it is published."""
     with pytest.raises(ParityFailed):
-        export.compare(_Graph(wrong), lambda _: RIGHT, ROWS, task="classify")
+        export.compare(_Graph(probabilities=wrong), lambda _: RIGHT, ROWS, task="classify")
+
+
+@pytest.mark.parametrize(
+    ("graph", "words"),
+    [
+        (_Graph(reconstruction=MADE), "no output 'error'. Received: reconstruction"),
+        (_Graph(reconstruction=MADE, error=ERROR + 1), "'error' of the exported graph .+ differ by 1 on 2 real images"),
+        (_Graph(reconstruction=MADE, error=ERROR * np.nan), "differ by nan"),
+        (_Graph(reconstruction=MADE, error=MADE), "The graph's 'error' is"),
+        (_Graph(reconstruction=MADE + 1, error=ERROR), "'reconstruction' of"),
+        (_Graph(reconstruction=MADE, error=ERROR, alone={"error": ERROR * 2}), "'error' .+ on one real image alone"),
+        (_Graph(reconstruction=MADE, error=ERROR, alone={"reconstruction": MADE + 1}), "on one real image alone"),
+    ],
+)
+def test_every_output_is_compared_and_also_of_one_row(graph, words):
+    """The error decides what is anomalous, and one row is what most calls bring."""
+    with pytest.raises(ParityFailed, match=words):
+        export.compare(graph, lambda _: MADE, ROWS, task="reconstruct")
 
 
 def test_a_graph_that_does_not_load_is_refused():
