@@ -81,8 +81,9 @@ def judge_run(
         snapshot: that it was trained on; its test part is what both are judged on.
         recipe: of the run.
         workspace: with the repository, the datasets and the known sets.
-        force: let pass what the gate can't tell: too few images, or a champion that may have learned them. It never
-            lets pass what was found worse on images that are new to both, or missed a floor.
+        force: let pass what the gate can't tell: too few images to find it worse, or a champion that may have learned
+            them. It never lets pass what was found worse beyond chance on images that are new to both, however few,
+            what answers with no number where the champion has one, or what missed a floor.
         progress: called with the stage, and how many images of how many are done.
 
     Raises:
@@ -154,22 +155,17 @@ def missed_floors(metrics: Mapping[str, float], recipe: Recipe) -> list[str]:
 
 
 def decide(met: Meeting, *, champion: int, force: bool) -> GateResult:
-    """Pass or refuse by what came of a meeting with a champion of this version."""
-    if met.comparison is None or met.images < FEWEST_IMAGES:
+    """Pass or refuse by what came of a meeting with a champion of this version.
+
+    What chance doesn't explain is a finding, on however few images; only where there is none can they be too few.
+    """
+    if met.comparison is not None and met.comparison.beyond_chance:
+        found = _worse(met, met.comparison, champion, force=force)
+    elif met.comparison is None or met.images < FEWEST_IMAGES:
         found = _by_force(_too_few(met, champion), force=force)
-    elif not met.comparison.beyond_chance:
+    else:
         words = f"Not worse than version {champion} beyond chance: {_in_words(met.comparison, met.images)}."
         found = GateResult(passed=True, reason=words)
-    else:
-        words = f"Worse than version {champion}, beyond chance: {_in_words(met.comparison, met.images)}."
-        if met.champion_learned:
-            found = _refused(words)
-        else:
-            advantage = (
-                f"{words} (Which images version {champion} learned from is not known any more, so it may have learned "
-                "some of these, and be no better.)"
-            )
-            found = _by_force(advantage, force=force)
     return dataclasses.replace(
         found,
         images=met.images,
@@ -177,6 +173,18 @@ def decide(met: Meeting, *, champion: int, force: bool) -> GateResult:
         champion_learned=met.champion_learned,
         comparison=met.comparison,
     )
+
+
+def _worse(met: Meeting, comparison: Comparison, champion: int, *, force: bool) -> GateResult:
+    """Refuse for good, unless the champion may have learned the images it is better on; NaN is worse whoever learned."""
+    words = f"Worse than version {champion}, beyond chance: {_in_words(comparison, met.images)}."
+    if met.champion_learned or comparison.not_finite:
+        return _refused(words)
+    advantage = (
+        f"{words} (Which images version {champion} learned from is not known any more, so it may have learned "
+        "some of these, and be no better.)"
+    )
+    return _by_force(advantage, force=force)
 
 
 # ---- words --------------------------------------------------------------------------------------

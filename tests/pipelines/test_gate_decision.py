@@ -1,0 +1,43 @@
+"""What the gate makes of a meeting, and what `--force` may overrule of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pipelines.duel import Meeting
+from pipelines.gate import decide
+from pipelines.paired import compare_answers
+
+
+def _meeting(images, wrong, *, learned_known=True, broken=0):
+    """A champion that is always right, and a challenger that isn't on `wrong` images."""
+    right = np.arange(images) >= wrong
+    compared = compare_answers(right, np.ones(images, bool)) if images else None
+    compared = compared and replace(compared, not_finite=broken)
+    return Meeting(images=images, left_out={}, champion_learned=learned_known, comparison=compared)
+
+
+@pytest.mark.parametrize(
+    ("met", "passed", "by_force", "words"),
+    [
+        (_meeting(29, 29), False, False, "Worse than version 1, beyond chance: .+ on 29 images"),
+        (_meeting(29, 29, learned_known=False), False, True, "may have learned some of these"),
+        (_meeting(29, 29, learned_known=False, broken=1), False, False, "on 1 of them its error is no finite number"),
+        (_meeting(29, 4), False, True, "29 test images are left"),
+        (_meeting(0, 0), False, True, "0 test images are left"),
+        (_meeting(30, 4), True, True, "Not worse than version 1 beyond chance"),
+        (_meeting(30, 5), False, False, "Worse than version 1, beyond chance"),
+        (_meeting(30, 5, learned_known=False), False, True, "may have learned some of these"),
+    ],
+)
+def test_force_is_for_what_the_gate_cannot_tell(met, passed, by_force, words):
+    """Too few images to find anything, or an unfair advantage; what was found beyond chance stands, however few."""
+    for force, expected in ((False, passed), (True, by_force)):
+        found = decide(met, champion=1, force=force)
+        assert found.passed is expected
+        assert found.forced is (expected and not passed)
+        assert re.search(words, found.reason)
