@@ -115,7 +115,7 @@ class Recipe(BaseModel):
     augment: Augment | None = None
     """Of training images: small turns, shifts and zooms (affine), mirroring (flip), both or none."""
     class_weights: Literal["none", "balanced"] = "none"
-    """Balanced: a label's images weigh as if all labels had equally many."""
+    """Balanced: a label's images weigh as if all labels had equally many; classifiers only."""
     patience: int | None = Field(default=None, ge=0)
     """Epochs without a better validation loss after which training stops; 0: never before the end."""
     loss: str | None = None
@@ -134,6 +134,13 @@ class Recipe(BaseModel):
     """
     data: DataRecipe = Field(default_factory=DataRecipe)
     """How the source becomes a snapshot."""
+
+    @field_validator("class_weights")
+    @classmethod
+    def _weights_of_classes(cls, weights: str, info: ValidationInfo) -> str:
+        if weights != "none" and info.data.get("task") == "reconstruct":
+            raise ValueError("to reconstruct, there are no classes to weigh; leave it out, or use --task classify")
+        return weights
 
     @field_validator("floors")
     @classmethod

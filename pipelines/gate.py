@@ -176,7 +176,7 @@ def decide(met: Meeting, *, champion: int, force: bool) -> GateResult:
 
 
 def _worse(met: Meeting, comparison: Comparison, champion: int, *, force: bool) -> GateResult:
-    """Refuse for good, unless the champion may have learned the images it is better on; NaN is worse whoever learned."""
+    """Refuse for good, unless the champion may have learned the images it is better on, which explains no NaN."""
     words = f"Worse than version {champion}, beyond chance: {_in_words(comparison, met.images)}."
     if met.champion_learned or comparison.not_finite:
         return _refused(words)

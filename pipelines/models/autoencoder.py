@@ -18,7 +18,7 @@ def build(shape: Shape, *, units: int, activation: str) -> Any:
 
     28x28x1 -> 28x28x16 -> 14x14x16 -> 14x14x4 (the code) -> 28x28x4 -> 28x28x1; 777 parameters. The code of a
     gray image has as many numbers as the image itself: what is learned is how such images look from near, not how to
-    make them small. Upsampling stands right before its convolution: `graph.py` folds both into one transposed
+    make them small. Upsampling stands right before its convolution: `fold.py` folds both into one transposed
     convolution on export. Odd sides are rounded up on the way and cut at the end.
 
     Source: F. Chollet, "Building autoencoders in Keras" (2016), with the widths 16 and 4

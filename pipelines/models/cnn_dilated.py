@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def build(shape: Shape, *, units: int, activation: str, dropout: float = 0.25) -> Any:
-    """3x3 convolutions of 16, 32, 32 and 64 filters with dilations 1, 2, 4 and 1, then the mean of each map.
+    """3x3 convolutions of 16, 32, 32 and 64 filters with dilations 1, 2, 4 and 1, then each map's maximum.
 
     28x28x1 -> 28x28x16 -> 28x28x32 -> 28x28x32 -> 14x14x64 -> 64 -> units; 33,194 parameters with ten units. Each
     place of the third layer sees 15x15 pixels.

@@ -23,6 +23,10 @@ from pipelines.errors import BadRecipe
         ({"data": {"split": [0.0, 0.5, 0.5]}}, "train above 0"),
         ({"data": {"group_by": "("}}, "regular expression"),
         ({"data": {"channels": 4}}, "'data.channels'"),
+        (
+            {"task": "reconstruct", "class_weights": "balanced"},
+            "'class_weights' was refused: to reconstruct, there are",
+        ),
     ],
 )
 def test_what_is_no_recipe_is_refused_by_the_name_of_the_field(values, words):
