@@ -17,7 +17,7 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact, c
 from pipelines import ending, evaluate, report
 from pipelines.config import Recipe
 from pipelines.dataset import Snapshot
-from pipelines.errors import UsageError
+from pipelines.errors import PipelineError, UsageError
 from pipelines.export import DRAFT, ExportResult, export_run
 from pipelines.flows_ingest import Runner, ingest_on
 from pipelines.flows_runtime import RETRIED, runtime, use_runtime
@@ -30,7 +30,7 @@ from pipelines.outcome import Clock, Outcome, Released, summary
 from pipelines.pictures import data_url
 from pipelines.publish import publish_run, refuse_withdrawn, version_of
 from pipelines.runs import Run, RunKey, RunRecord, finished_run, reopen_run, start_run, was_finished
-from pipelines.train import TrainResult, fit, settle
+from pipelines.train import TrainResult, fit, settle, work_digest
 from pipelines.workspace import Workspace, check_name, default_dataset_name
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def pipeline_flow(  # noqa: PLR0913 - they are the form in Prefect's page
     ):
         here.bars.begin(f"{name}: {recipe.family} on {dataset}")
         place.models.mkdir(parents=True, exist_ok=True)  # a prediction server may be started on it already
-        if not was_finished(place, model=name, recipe=recipe.digest()):
+        if not _was_done(place, dataset, model=name, recipe=recipe):
             here.heavy.start()  # while images are read; where there may be nothing new, it is not worth it
         ingested = ingest_on(
             runner,
@@ -241,11 +241,23 @@ def _checked(workspace: Path, name: str, recipe: Recipe) -> Workspace:
     return Workspace(workspace.absolute())
 
 
+def _was_done(place: Workspace, dataset: str, *, model: str, recipe: Recipe) -> bool:
+    """Whether this was done before on the dataset, whatever images it had then, so that nothing may be new."""
+    folder = place.datasets / dataset
+    try:
+        snapshot = Snapshot.open(current(folder))
+        settled = settle(recipe.model_copy(update={"data": data_recipe(folder)}), snapshot)
+        return was_finished(place, model=model, recipe=work_digest(settled))
+    except (OSError, PipelineError):
+        return False  # no such dataset yet, or what the ingest or the training will refuse
+
+
 def _learn(
     snapshot: Snapshot, *, model: str, recipe: Recipe, workspace: Workspace, publish: bool, force: bool = False
 ) -> tuple[RunRecord, dict[str, float]]:
     """The record of the run that this work needed, and the seconds it took; none when it was done before."""
-    key = RunKey(snapshot=snapshot.id, model=model, recipe=recipe.digest())
+    recipe = settle(recipe, snapshot)  # what doesn't fit the data is refused before there is a run
+    key = RunKey(snapshot=snapshot.id, model=model, recipe=work_digest(recipe))
     known = finished_run(workspace, key)
     if known is not None:
         exported = (workspace.runs / known.run / DRAFT).exists()
@@ -255,7 +267,6 @@ def _learn(
             seconds = _release(held, workspace, force=True)
             ending.make_page(held, Clock(), tell=runtime().bars.tell)
             return held.record, seconds
-    settle(recipe, snapshot)  # what doesn't fit the data is refused before there is a run
     asked = RunRecord(
         run="",
         state="started",

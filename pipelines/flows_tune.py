@@ -20,6 +20,7 @@ from pipelines.dataset import Snapshot
 from pipelines.errors import BadSource
 from pipelines.flows_ingest import ingest_flow
 from pipelines.flows_runtime import use_runtime
+from pipelines.models import catalogue
 from pipelines.outcome import Clock, Outcome
 from pipelines.pictures import data_url
 from pipelines.process import HeavyProcess
@@ -118,16 +119,21 @@ def _check(snapshot: Snapshot, recipe: Recipe, searched: Space) -> None:
     """
     if not snapshot.part("validation").rows:
         raise BadSource("The search compares trials on the validation part, and it is empty: see --split.")
-    choice = searched.get("architecture")
-    for family in choice.examples if choice is not None else (recipe.family,):
+    for family in _families(recipe, searched):
         train.settle(space.apply(recipe, {"architecture": family}), snapshot)
+
+
+def _families(recipe: Recipe, searched: Space) -> tuple[str, ...]:
+    choice = searched.get("architecture")
+    return (recipe.family,) if choice is None else tuple(map(str, choice.examples))
 
 
 def _asked(snapshot: Snapshot, recipe: Recipe, goal: Goal, *, name: str, workspace: Path) -> Search:
     """The search, under a name that is another one as soon as its trials could not be compared."""
     settled = train.settle(recipe, snapshot)
     learned = settled.model_dump(mode="json", exclude=UNLEARNED)
-    same = json.dumps([snapshot.id, learned, space.to_dict(goal.space)], sort_keys=True)
+    code = [catalogue.find(name, task=recipe.task).source_hash() for name in _families(recipe, goal.space)]
+    same = json.dumps([snapshot.id, learned, code, space.to_dict(goal.space)], sort_keys=True)
     workspace.mkdir(parents=True, exist_ok=True)
     return tune.Search(
         name=f"{name}-{hashlib.sha256(same.encode()).hexdigest()[:12]}",

@@ -111,8 +111,13 @@ class Training:
         variables = [np.asarray(variable) for variable in self._variables()]
         return Checkpoint(identity, self.standing, variables, self.best)
 
+    def takes(self, checkpoint: Checkpoint) -> bool:
+        """Whether a state fits this training: a model whose code has changed may have other weights."""
+        wanted = [tuple(variable.shape) for variable in self._variables()]
+        return wanted == [array.shape for array in checkpoint.variables]
+
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a state that `state` gave."""
+        """Go on from a state that `state` gave and this training `takes`."""
         for variable, value in zip(self._variables(), checkpoint.variables, strict=True):
             variable.assign(value)
         self.standing, self.best = checkpoint.standing, checkpoint.best

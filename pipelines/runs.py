@@ -41,7 +41,7 @@ class RunKey:
     Args:
         snapshot: content id of the data.
         model: the name it is published under.
-        recipe: digest of the recipe.
+        recipe: digest of the settled recipe and of the model's code, `train.work_digest`.
     """
 
     snapshot: str
@@ -59,7 +59,7 @@ class RunRecord:
         key: what it was asked to do.
         dataset: the dataset's name.
         snapshot_path: the snapshot's folder.
-        recipe: the whole recipe, as plain values.
+        recipe: the whole recipe, settled, as plain values.
         metrics: of the test part.
         images: counts by part and fate.
         seconds: by stage.

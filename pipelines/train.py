@@ -6,6 +6,7 @@ Importing this module is cheap: TensorFlow is imported when `fit` runs, which is
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -79,6 +80,19 @@ def objective_of(recipe: Recipe, snapshot: Snapshot) -> Objective:
     return choose(recipe.task, classes=classes, channels=channels, loss=recipe.loss)
 
 
+def work_digest(settled: Recipe) -> str:
+    """16 hexadecimal digits of all that decides a training besides the images: the recipe, and the model's code.
+
+    Args:
+        settled: as `settle` gives it; so another habit of the family is another digest.
+
+    Raises:
+        BadRecipe: the builder's module can't be found.
+    """
+    family = catalogue.find(settled.family, task=settled.task)
+    return hashlib.sha256(f"{settled.digest()}-{family.source_hash()}".encode()).hexdigest()[:16]
+
+
 def fit(snapshot_path: Path, recipe: Recipe, folder: Path, progress: Progress = lambda _: None) -> TrainResult:
     """Train, and write `model.keras` and `history.json` into `folder`, each in one step.
 
@@ -99,7 +113,7 @@ def fit(snapshot_path: Path, recipe: Recipe, folder: Path, progress: Progress = 
     recipe = settle(recipe, snapshot)
     if not snapshot.part("train").rows:
         raise BadSource(f"The train part of {snapshot_path} is empty: there is nothing to learn from.")
-    identity = f"{recipe.digest()}-{snapshot.id}"
+    identity = f"{work_digest(recipe)}-{snapshot.id}"
     return _finished(folder, identity) or _fit(snapshot, recipe, folder, identity=identity, progress=progress)
 
 
@@ -107,7 +121,7 @@ def _fit(snapshot: Snapshot, recipe: Recipe, folder: Path, *, identity: str, pro
     threads = backend.start()
     training, objective = prepare(snapshot, recipe)
     stored = checkpoint.load(folder, identity=identity)
-    if stored is not None:
+    if stored is not None and training.takes(stored):
         training.restore(stored)
     seconds_before = training.standing.seconds
     training.run(progress, after_epoch=lambda: checkpoint.save(folder, training.state(identity)))

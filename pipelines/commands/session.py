@@ -64,7 +64,7 @@ def check_request(*, recipe: Recipe, source: str | None = None, model: str | Non
     """Refuse at once what no flow has to be started for.
 
     Raises:
-        UsageError: no such source, a name that can't be a model's, or an unknown architecture.
+        UsageError: no such source, a name that can't be a model's, or an architecture that isn't there.
     """
     from pipelines import sources
     from pipelines.models import catalogue
@@ -73,6 +73,7 @@ def check_request(*, recipe: Recipe, source: str | None = None, model: str | Non
     if model is not None:
         check_name(model, what="model name")
     catalogue.settle(recipe)
+    catalogue.find(recipe.family, task=recipe.task).source_hash()
     if source is not None and source not in sources.KNOWN and "://" not in source:
         sources.find(source, cache=Path())  # a folder: says what is wrong with it, writes nothing
 

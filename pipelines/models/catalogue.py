@@ -7,8 +7,11 @@ and a model of one's own is given in the same form. Every builder takes `shape` 
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import importlib.util
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import BadRecipe
@@ -73,12 +76,33 @@ class Architecture:
         try:
             found: Callable[..., Any] = getattr(importlib.import_module(module), name)
         except Exception as error:
-            what = "" if isinstance(error, (ImportError, AttributeError)) else f"{type(error).__name__}: "
-            raise BadRecipe(
-                f"The architecture {self.builder!r} can't be imported: {what}{error}. Expected: module:function, "
-                "found as Python finds modules (PYTHONPATH)."
-            ) from error
+            raise self._not_importable(error) from error
         return found
+
+    def source_hash(self) -> str:
+        """16 hexadecimal digits of the source of the builder's module, which is not imported, only its packages are.
+
+        What that module imports is not looked at.
+
+        Raises:
+            BadRecipe: there is no such module.
+        """
+        module = self.builder.partition(":")[0]
+        try:
+            spec = importlib.util.find_spec(module)
+        except Exception as error:
+            raise self._not_importable(error) from error
+        if spec is None:
+            raise self._not_importable(ModuleNotFoundError(f"No module named {module!r}"))
+        source = Path(spec.origin).read_bytes() if spec.origin and spec.has_location else b""
+        return hashlib.sha256(source).hexdigest()[:16]
+
+    def _not_importable(self, error: Exception) -> BadRecipe:
+        what = "" if isinstance(error, (ImportError, AttributeError)) else f"{type(error).__name__}: "
+        return BadRecipe(
+            f"The architecture {self.builder!r} can't be imported: {what}{error}. Expected: module:function, "
+            "found as Python finds modules (PYTHONPATH)."
+        )
 
 
 ARCHITECTURES: dict[str, Architecture] = {

@@ -69,6 +69,9 @@ def test_a_folder_becomes_a_model_once(run, calotype, digits_folder, tmp_path):
     with np.load(Path(result["report"]).with_name("features.npz")) as kept:
         assert {"filters0", "maps0", "maps1"} <= set(kept)
     assert (tmp_path / "ws" / "runs" / result["run"] / "model.keras").exists()
+    kept = json.loads((tmp_path / "ws" / "runs" / result["run"] / "recipe.json").read_text())
+    assert kept["learning_rate"], "the recipe by which to get it again leaves the family's habit open"
+    assert kept["loss"] == "sparse_categorical_crossentropy"
 
     version = tmp_path / "ws" / "models" / "digits" / "1"
     bundle.verify(version)

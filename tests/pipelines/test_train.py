@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import train
+from pipelines import checkpoint, train
 from pipelines.config import Recipe
 from pipelines.errors import BadRecipe, BadSource
 from tests.pipelines.small_snapshots import digits, make_snapshot
@@ -181,3 +182,52 @@ def test_balanced_classes_weigh_the_same_together():
     assert weights[1] == pytest.approx(9 * weights[0])
     assert weights[labels].mean() == pytest.approx(1)
     assert train.class_weights(labels, 3, balanced=True)[2] == 0
+
+
+def _own(folder, monkeypatch, *, width):
+    """The recipe of a model whose module is written here, in a folder that Python looks into."""
+    monkeypatch.syspath_prepend(str(folder))
+    (folder / "edited_model.py").write_text(
+        "from tests.pipelines.own_models import good\n"
+        f"def build(shape, *, units, activation):\n    return good(shape, units={width}, activation=activation)\n"
+    )
+    return {**RECIPE, "architecture": "edited_model:build"}
+
+
+def test_another_code_of_ones_own_model_is_another_work(snapshot, tmp_path, monkeypatch):
+    """So is a habit that the family changed, but not the same habit given by hand; a module that is missing is told."""
+    recipe = train.settle(Recipe.from_dict(_own(tmp_path, monkeypatch, width=10)), snapshot)
+    before = train.work_digest(recipe)
+    assert train.work_digest(recipe) == before
+    _own(tmp_path, monkeypatch, width=20)
+    assert train.work_digest(recipe) != before
+
+    usual = train.settle(Recipe(architecture="lenet5"), snapshot)
+    given = train.settle(Recipe(architecture="lenet5", epochs=usual.epochs, loss=usual.loss), snapshot)
+    other = train.settle(Recipe(architecture="lenet5", epochs=usual.epochs + 1), snapshot)
+    assert train.work_digest(given) == train.work_digest(usual) != train.work_digest(other)
+    with pytest.raises(BadRecipe, match=r"'no_such_module:build' can't be imported: No module named"):
+        train.work_digest(usual.model_copy(update={"architecture": "no_such_module:build"}))
+
+
+@pytest.mark.slow
+def test_an_edited_model_does_not_go_on_with_the_old_weights(snapshot, tmp_path, monkeypatch):
+    """Of equal shapes or not, the state of the code before is left alone, and the training begins at its beginning."""
+    recipe = Recipe.from_dict(_own(tmp_path, monkeypatch, width=10))
+    training, _ = train.prepare(snapshot, train.settle(recipe, snapshot))
+    training.standing.epoch = 5
+    stored = training.state(f"{train.work_digest(train.settle(recipe, snapshot))}-{snapshot.id}")
+    assert training.takes(stored)
+    assert not training.takes(dataclasses.replace(stored, variables=stored.variables[:-1]))
+    for name in ("same", "edited"):
+        (tmp_path / name).mkdir()
+        checkpoint.save(tmp_path / name, stored)
+    told = {"same": [], "edited": []}
+    train.fit(snapshot.path, recipe, tmp_path / "same", told["same"].append)
+    with (tmp_path / "edited_model.py").open("a") as module:
+        module.write("# better\n")
+    train.fit(snapshot.path, recipe, tmp_path / "edited", told["edited"].append)
+    begun = {
+        name: next(message["epoch"] for message in messages if "loss" in message) for name, messages in told.items()
+    }
+    assert begun == {"same": 6, "edited": 1}
