@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pipelines.errors import UsageError
 from pipelines.export import DRAFT, ONNX
 from serving import bundle as bundles
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from serving.bundle import Bundle
@@ -52,9 +53,10 @@ class Contender:
         return self._run(rows, "reconstruction")
 
     def guesses(self, rows: NDArray[np.uint8], labels: Sequence[str]) -> NDArray[np.int64]:
-        """The most probable of some labels, as indices into `labels`: int64 [rows]."""
+        """The most probable of some labels, as indices into `labels`: int64 [rows]; -1 where one is no number."""
         columns = [self.bundle.labels.index(label) for label in labels]
-        found: NDArray[np.int64] = self.probabilities(rows)[:, columns].argmax(axis=1)
+        answers = self.probabilities(rows)[:, columns]
+        found: NDArray[np.int64] = np.where(np.isfinite(answers).all(axis=1), answers.argmax(axis=1), -1)
         return found
 
     def _run(self, rows: NDArray[np.uint8], output: str) -> NDArray[np.float32]:

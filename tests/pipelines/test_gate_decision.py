@@ -8,9 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipelines.contender import Contender
 from pipelines.duel import Meeting
 from pipelines.gate import decide
 from pipelines.paired import compare_answers
+from tests.serving import fake_models
 
 
 def _meeting(images, wrong, *, learned_known=True, broken=0):
@@ -41,3 +43,22 @@ def test_force_is_for_what_the_gate_cannot_tell(met, passed, by_force, words):
         assert found.passed is expected
         assert found.forced is (expected and not passed)
         assert re.search(words, found.reason)
+
+
+class _Answers:
+    """A session that says this of every row."""
+
+    def __init__(self, probabilities):
+        self.probabilities = np.array(probabilities, np.float32)
+
+    def run(self, feeds, _outputs):
+        return {"probabilities": np.tile(self.probabilities, (len(feeds["image"]), 1))}
+
+
+def test_an_answer_that_is_no_number_is_no_guess():
+    """A classifier that computes NaN doesn't get the first label's images right; labels not asked for don't count."""
+    bundle, _ = fake_models.classifier()
+    rows = fake_models.pixels(2)
+    for answer, guess in (([np.nan] * 3, -1), ([0.1, np.nan, 0.2], -1), ([0.1, 0.2, 0.7], 1), ([0.6, 0.4, np.nan], 0)):
+        labels = bundle.labels[:2] if guess == 0 else bundle.labels[1:]
+        assert Contender(bundle, _Answers(answer)).guesses(rows, labels).tolist() == [guess, guess]
