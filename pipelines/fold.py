@@ -3,7 +3,8 @@
 Three rewrites. Nearest-neighbour upsampling by 2 followed by a 3x3 convolution is one transposed convolution of 4x4
 with stride 2: it has the same answers with 4/9 of the multiplications. Other nearest-neighbour upsampling becomes
 a resize to a fixed size, which tf2onnx writes as one node instead of a tower of Tile and Reshape. And flattening
-gets its size as a constant instead of a chain of nodes that work it out.
+gets its size as a constant instead of a chain of nodes that work it out. A layer that a model uses more than once, and
+so perhaps at two sizes, stays as it is.
 """
 
 from __future__ import annotations
@@ -22,14 +23,18 @@ def folded(model: Any) -> Any:
     """The equal model; layers that aren't rewritten are shared with the given one.
 
     Args:
-        model: functional or sequential; one of another kind is returned as it is.
+        model: functional or sequential; one of another kind, or one that Keras can't put together anew, is returned as
+            it is.
     """
-    if not isinstance(model, keras.Sequential | keras.Model) or not hasattr(model, "layers"):
+    if not isinstance(model, keras.Sequential) and not hasattr(model, "operations"):
         return model
-    replaced = _replacements(model.layers)
-    if not replaced:
+    try:
+        replaced = _replacements(model.layers)
+        if not replaced:
+            return model
+        return keras.models.clone_model(model, clone_function=lambda layer: replaced.get(id(layer), layer))
+    except Exception:  # noqa: BLE001 - a model of somebody's own: slower is better than not exported
         return model
-    return keras.models.clone_model(model, clone_function=lambda layer: replaced.get(id(layer), layer))
 
 
 def folded_kernel(kernel: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -53,6 +58,8 @@ def _replacements(stack: list[Any]) -> dict[int, Any]:
     """New layers by the identity of the old ones."""
     found: dict[int, Any] = {}
     for layer in stack:
+        if not _is_used_once(layer):
+            continue
         if type(layer) is layers.Flatten:
             found[id(layer)] = _flat(math.prod(layer.input.shape[1:]))
         if not isinstance(layer, layers.UpSampling2D) or layer.interpolation != "nearest":
@@ -73,11 +80,20 @@ def _flat(size: int) -> Any:
 def _only_reader(layer: Any, stack: list[Any]) -> Any | None:
     """The one layer that takes this layer's output; None when there are more, or none."""
     readers = [
-        other
-        for other in stack
-        if any(tensor is layer.output for tensor in keras.tree.flatten(getattr(other, "input", None)))
+        other for other in stack for call in _calls(other) if any(one is layer.output for one in call.input_tensors)
     ]
-    return readers[0] if len(readers) == 1 else None
+    return readers[0] if len(readers) == 1 and _is_used_once(readers[0]) else None
+
+
+def _is_used_once(layer: Any) -> bool:
+    """Whether its `input` and `output` are all there is: of a layer that is called again they are the first call's."""
+    return len(_calls(layer)) == 1
+
+
+def _calls(layer: Any) -> list[Any]:
+    """The nodes of a layer, one for each time that it was called; Keras has no public name for them."""
+    found: list[Any] = layer._inbound_nodes  # noqa: SLF001
+    return found
 
 
 def _is_plain_3x3(layer: Any) -> bool:

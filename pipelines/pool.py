@@ -6,7 +6,6 @@ Processes are spawned, never forked, because the caller may have threads. Knows 
 from __future__ import annotations
 
 import multiprocessing
-import os
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -26,11 +25,23 @@ _SECONDS_PER_FILE = 60e-6
 _SECONDS_PER_BYTE = 40e-9  # of an encoded file
 
 
-def worker_count(*, files: int, size_bytes: int) -> int:
-    """How many processes are worth starting for so many files of so many bytes in all; 0: none but this one."""
+def worker_count(*, files: int, size_bytes: int, cpus: Callable[[], int] | None = None) -> int:
+    """How many processes are worth starting for so many files of so many bytes in all; 0: none but this one.
+
+    Args:
+        files: to be read.
+        size_bytes: of them all.
+        cpus: how many there are to use; by default those that this process may have, its cgroup's quota included.
+    """
     seconds = files * _SECONDS_PER_FILE + size_bytes * _SECONDS_PER_BYTE
     useful = int(seconds / WORTH_A_WORKER_SECONDS)
-    return 0 if useful < 1 else min(len(os.sched_getaffinity(0)), useful + 1)
+    return 0 if useful < 1 else min((cpus or _available_cpus)(), useful + 1)
+
+
+def _available_cpus() -> int:
+    from serving.session import available_cpus  # noqa: PLC0415 - onnxruntime: not in every process that decodes
+
+    return available_cpus()
 
 
 class Staff:

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 POLL_SECONDS = 0.1
+PLAIN_MODULES = frozenset({"pipelines", "serving", *sys.stdlib_module_names})  # errors from there can be read anywhere
+OUT_OF_MEMORY = "ResourceExhaustedError"  # TensorFlow's
 
 Message = dict[str, Any]
 
@@ -70,7 +73,8 @@ class HeavyProcess:
             progress: called in this process, in this thread, with what the function reports.
 
         Raises:
-            PipelineError: the process died; whatever the function raises is raised as it is.
+            PipelineError: the process died, or the function raised an error of a library that isn't loaded here, told
+                in words; whatever else the function raises is raised as it is.
         """
         invoke = _invoke if progress is None else _invoke_reporting
         future = self._started().submit(invoke, function, arguments)
@@ -138,10 +142,26 @@ def _outlive_nobody() -> None:
 
 
 def _invoke(function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
-    return function(*arguments)
+    """Call it; errors of TensorFlow and the like don't leave this process, since reading them loads their library."""
+    try:
+        return function(*arguments)
+    except Exception as error:
+        if isinstance(error, MemoryError) or type(error).__name__ == OUT_OF_MEMORY:
+            raise PipelineError(
+                f"Memory ran out: {_first_line(error)}. Give a smaller --batch-size, smaller images (--image-size), "
+                "or a smaller architecture."
+            ) from error
+        if type(error).__module__.partition(".")[0] in PLAIN_MODULES:
+            raise
+        raise PipelineError(f"The training process failed: {type(error).__name__}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says first; TensorFlow's go on with the whole graph."""
+    return next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), "no reason given")
 
 
 def _invoke_reporting(function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
     if _messages is None:
         raise AssertionError("the executor's initializer has not run")
-    return function(*arguments, _messages.put)
+    return _invoke(function, (*arguments, _messages.put))

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
+import socket
 import time
 import warnings
 from dataclasses import dataclass
@@ -40,6 +42,7 @@ FEWEST_FOR_IMPORTANCE = 2
 LOCK_SECONDS = 60  # how long a process waits for another one to let go of an SQLite file
 OPENING_PAUSES_SECONDS = (0.2, 0.4, 0.8)
 REASON = "reason"
+OWNER = "owner"  # of a trial: its process, as host/pid
 STORAGE_ERRORS = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
 ENDS: dict[TrialState, End] = {
     TrialState.COMPLETE: "complete",
@@ -204,14 +207,38 @@ def _opened(asked: Search) -> Iterator[optuna.Study]:
             pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=asked.warm_up_epochs),
             load_if_exists=True,
         )
-        if asked.start and not study.get_trials(deepcopy=False):
-            study.enqueue_trial(asked.start, skip_if_exists=True)
+        if asked.start and not any(_is_or_will_be(trial, asked.start) for trial in study.get_trials(deepcopy=False)):
+            study.enqueue_trial(asked.start)
         yield study
     except STORAGE_ERRORS as error:
         raise PipelineError(f"The study {asked.name} could not be written down: {_first_line(error)}") from error
     finally:
         storage.remove_session()
         storage.engine.dispose()
+
+
+def _is_or_will_be(trial: FrozenTrial, parameters: Parameters) -> bool:
+    """Whether a trial has tried these parameters, or somebody is going to end it: it waits, or its process lives."""
+    given = trial.system_attrs.get("fixed_params", trial.params)
+    if any(given.get(key) != value for key, value in parameters.items()):
+        return False
+    if trial.state == TrialState.RUNNING:
+        return not _is_abandoned(trial)
+    return trial.state == TrialState.WAITING or _is_ended(trial)
+
+
+def _is_abandoned(trial: FrozenTrial) -> bool:
+    """Whether a running trial's process is gone, as after kill -9; one on another machine is taken to be there."""
+    host, _, pid = str(trial.user_attrs.get(OWNER, "")).rpartition("/")
+    if host != socket.gethostname():
+        return not host
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # somebody else's, and there
+    return False
 
 
 def _connect(url: str) -> optuna.storages.RDBStorage:
@@ -240,6 +267,7 @@ def _one(study: optuna.Study, space: Space, run: TrialFunction) -> None:
     process is killed stays as it is, and doesn't count either.
     """
     trial = study.ask()
+    trial.set_user_attr(OWNER, f"{socket.gethostname()}/{os.getpid()}")
 
     def report(epoch: int, loss: float) -> None:
         trial.report(_finite(loss, when=f"in epoch {epoch}"), epoch)
@@ -279,7 +307,12 @@ def _suggest(trial: optuna.Trial, key: str, values: Range | Choice) -> Any:
 
 def _ended(study: optuna.Study) -> list[FrozenTrial]:
     trials = study.get_trials(deepcopy=False, states=tuple(ENDS))
-    return [trial for trial in trials if trial.state != TrialState.FAIL or REASON in trial.user_attrs]
+    return [trial for trial in trials if _is_ended(trial)]
+
+
+def _is_ended(trial: FrozenTrial) -> bool:
+    """Whether it came to an end by itself; one that was interrupted fails without a reason."""
+    return trial.state in ENDS and (trial.state != TrialState.FAIL or REASON in trial.user_attrs)
 
 
 def _found(study: optuna.Study, *, importance: bool = False) -> Study:

@@ -33,6 +33,22 @@ def refuse(sentence: str) -> None:
     raise BadRecipe(sentence)
 
 
+class ResourceExhaustedError(Exception):
+    """As TensorFlow names it; of a library that the parent should not have to load."""
+
+
+class Foreign(Exception):
+    """Another one of such a library, with words that go on and on."""
+
+
+def exhaust() -> None:
+    raise ResourceExhaustedError("OOM when allocating tensor with shape[64,28]\n\nCall arguments …")
+
+
+def fail_foreign(progress) -> None:
+    raise Foreign("\nShapes differ.\n\nStack trace …")
+
+
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -17,6 +17,7 @@ from pipelines.config import DataRecipe
 from pipelines.ingest import ingest
 from pipelines.journal import decode_chunk
 from pipelines.pool import run_chunks, worker_count
+from serving.session import available_cpus
 from tests.pipelines.fatal_decoder import fatal
 from tests.pipelines.image_folders import labelled, picture, put
 
@@ -72,3 +73,10 @@ def test_processes_must_be_worth_it():
     assert worker_count(files=1_000, size_bytes=1_000_000) == 0
     assert worker_count(files=1_000, size_bytes=4_000_000_000) == processors
     assert worker_count(files=1_000_000, size_bytes=400_000_000) == processors
+
+
+def test_there_are_no_more_processes_than_cpus_to_use():
+    """In a container with a quota, those of the machine are not its own; little work needs none."""
+    assert worker_count(files=10**6, size_bytes=10**9, cpus=lambda: 2) == 2
+    assert worker_count(files=10**6, size_bytes=10**9) == available_cpus()
+    assert worker_count(files=10, size_bytes=10**4, cpus=lambda: 2) == 0

@@ -32,6 +32,16 @@ def test_an_error_arrives_as_it_was_raised():
         process.call(heavy_work.refuse, "no such thing")
 
 
+def test_an_error_of_a_library_arrives_in_words():
+    """The caller need not load TensorFlow to read it; memory that ran out comes with the cure."""
+    with HeavyProcess(preload=heavy_work.nothing) as process:
+        with pytest.raises(PipelineError, match=r"^Memory ran out: OOM .+shape\[64,28\]\. Give a smaller --batch-size"):
+            process.call(heavy_work.exhaust)
+        with pytest.raises(PipelineError, match=r"^The training process failed: Foreign: Shapes differ$") as caught:
+            process.call(heavy_work.fail_foreign, progress=print)
+    assert type(caught.value) is PipelineError
+
+
 def test_a_killed_process_is_told_in_a_sentence():
     """When the process dies, the caller learns it at once and in words."""
     with (

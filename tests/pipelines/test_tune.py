@@ -183,3 +183,36 @@ def test_every_form_of_parameter_arrives_as_it_was_meant(storage):
 
 def _parameters(study):
     return [(trial.number, trial.parameters, trial.value) for trial in study.trials]
+
+
+def _interrupted(*_):
+    raise KeyboardInterrupt
+
+
+START = {"learning_rate": 0.5, "hidden": "relu"}
+
+
+@pytest.mark.parametrize("how", ["interrupted", pytest.param("killed", marks=pytest.mark.slow)])
+def test_the_familys_recipe_is_tried_though_its_trial_was_interrupted(storage, how):
+    """By kill -9 or by Ctrl-C; once it has ended, or while somebody is at it, it is not tried again."""
+    if how == "killed":
+        code = (
+            "import os, sys\nfrom pipelines import tune\nfrom tests.pipelines.bowl import asked\n"
+            f"tune.search(asked(sys.argv[1], trials=3, start={START}), lambda *_: os.kill(os.getpid(), 9))\n"
+        )
+        subprocess.run([sys.executable, "-c", code, storage], check=False)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            tune.search(asked(storage, trials=3, start=START), _interrupted)
+    tried = []
+
+    def run(number, parameters, report):
+        tried.append({key: parameters[key] for key in START})
+        if len(tried) == 1:
+            tune.search(asked(storage, trials=0, start=START), bowl)  # somebody else's, while this one is at it
+        return bowl(number, parameters, report)
+
+    tune.search(asked(storage, trials=3, start=START), run)
+    tune.search(asked(storage, trials=4, start=START), run)
+    assert tried[0] == START
+    assert tried.count(START) == 1
