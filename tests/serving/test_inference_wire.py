@@ -65,6 +65,26 @@ def test_raw_typed_and_encoded_images_get_the_same_answer(stub, model):
     assert encoded.raw_output_contents == raw.raw_output_contents
 
 
+def test_requests_that_repeat_a_form_get_their_own_answers_from_the_version_that_serves(form):
+    """Other contents of the same form, rows of another number, and then a newer version of the model."""
+    registry = two_models()
+    with served(registry, form) as rig, grpc.insecure_channel(rig.address) as channel:
+        stub = v2_grpc.GRPCInferenceServiceStub(channel)
+        for version in (1, 2):
+            if version > 1:
+                registry.add(classifier(), version=version)
+            for rows in (1, 3, 1, 3):
+                block = np.random.default_rng(rows + version).permuted(pixels(rows), axis=1)
+                unary = stub.ModelInfer(request(block), timeout=10)
+                [streamed] = stub.ModelStreamInfer(iter([request(block)]), timeout=10)
+                assert unary == streamed.infer_response
+                assert unary.model_version == str(version)
+                np.testing.assert_allclose(floats(unary), expected_probabilities(block), atol=1e-6)
+            unfit = request(pixels(1)[:, :2])
+            with pytest.raises(grpc.RpcError, match="shape"):
+                stub.ModelInfer(unfit, timeout=10)
+
+
 def test_no_outputs_named_means_all(stub):
     """In the model's order."""
     response = stub.ModelInfer(request(pixels(2), model="digits-ae", outputs=()), timeout=10)
