@@ -17,10 +17,11 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact, c
 from pipelines import ending, evaluate, report
 from pipelines.config import Recipe
 from pipelines.dataset import Snapshot
-from pipelines.errors import PipelineError, UsageError
+from pipelines.errors import UsageError
 from pipelines.export import DRAFT, ExportResult, export_run
 from pipelines.flows_ingest import Runner, ingest_on
 from pipelines.flows_runtime import RETRIED, runtime, use_runtime
+from pipelines.foreseen import was_done
 from pipelines.gate import GateResult, judge_run
 from pipelines.judge import evaluate_run
 from pipelines.ledger import current, data_recipe
@@ -29,7 +30,7 @@ from pipelines.models import catalogue
 from pipelines.outcome import Clock, Outcome, Released, summary
 from pipelines.pictures import data_url
 from pipelines.publish import publish_run, refuse_withdrawn, version_of
-from pipelines.runs import Run, RunKey, RunRecord, finished_run, reopen_run, start_run, was_finished
+from pipelines.runs import Run, RunKey, RunRecord, finished_run, reopen_run, start_run
 from pipelines.train import TrainResult, fit, settle, work_digest
 from pipelines.workspace import Workspace, check_name, default_dataset_name
 
@@ -194,7 +195,7 @@ def pipeline_flow(  # noqa: PLR0913 - they are the form in Prefect's page
     ):
         here.bars.begin(f"{name}: {recipe.family} on {dataset}")
         place.models.mkdir(parents=True, exist_ok=True)  # a prediction server may be started on it already
-        if not _was_done(place, dataset, model=name, recipe=recipe):
+        if not was_done(place, dataset, model=name, recipe=recipe):
             here.heavy.start()  # while images are read; where there may be nothing new, it is not worth it
         ingested = ingest_on(
             runner,
@@ -239,17 +240,6 @@ def _checked(workspace: Path, name: str, recipe: Recipe) -> Workspace:
     check_name(name, what="model name")
     catalogue.settle(recipe)
     return Workspace(workspace.absolute())
-
-
-def _was_done(place: Workspace, dataset: str, *, model: str, recipe: Recipe) -> bool:
-    """Whether this was done before on the dataset, whatever images it had then, so that nothing may be new."""
-    folder = place.datasets / dataset
-    try:
-        snapshot = Snapshot.open(current(folder))
-        settled = settle(recipe.model_copy(update={"data": data_recipe(folder)}), snapshot)
-        return was_finished(place, model=model, recipe=work_digest(settled))
-    except (OSError, PipelineError):
-        return False  # no such dataset yet, or what the ingest or the training will refuse
 
 
 def _learn(

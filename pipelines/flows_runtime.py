@@ -47,11 +47,14 @@ def runtime() -> Runtime:
 
 
 @contextlib.contextmanager
-def use_runtime(staff: Staff | None = None, *, scheduled: bool = False) -> Iterator[Runtime]:
+def use_runtime(
+    *, staff: Staff | None = None, heavy: HeavyProcess | None = None, scheduled: bool = False
+) -> Iterator[Runtime]:
     """The surrounding runtime, or a new one whose processes and bars end with the block.
 
     Args:
         staff: of a new one, if it was started before; ends with the block too.
+        heavy: the same.
         scheduled: of a new one.
     """
     surrounding = _runtime.get(None)
@@ -60,8 +63,8 @@ def use_runtime(staff: Staff | None = None, *, scheduled: bool = False) -> Itera
         return
     # A synchronous flow waits a second for its heartbeat's thread whenever it ends; ours are short.
     quick = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
-    with quick, HeavyProcess(preload=backend.start) as heavy, staff or Staff() as hands, ProgressBars() as bars:
-        runtime = Runtime(bars, heavy=heavy, staff=hands, scheduled=scheduled)
+    with quick, ProgressBars() as bars, staff or Staff() as hands, heavy or HeavyProcess(backend.start) as process:
+        runtime = Runtime(bars, heavy=process, staff=hands, scheduled=scheduled)
         token = _runtime.set(runtime)
         try:
             yield runtime

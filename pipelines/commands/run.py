@@ -50,6 +50,7 @@ def command(
     """
     from pipelines.commands import session, tables
     from pipelines.errors import Refused
+    from pipelines.foreseen import was_done
     from pipelines.progress import stderr_console
     from pipelines.secret import hide
 
@@ -57,7 +58,11 @@ def command(
     session.check_request(recipe=recipe, source=source, model=model)
     name = session.dataset_name(dataset, source)
     place = options.workspace_of(workspace)
-    with session.flows_ready(source=source if runner == "local" else None, dataset_dir=place.datasets / name) as flows:
+    with session.flows_ready(
+        source=source if runner == "local" else None,
+        dataset_dir=place.datasets / name,
+        will_train=not was_done(place, name, model=model, recipe=recipe),
+    ) as flows:
         outcome: Outcome = flows.pipeline_flow(
             source=hide(source),
             name=model,

@@ -25,30 +25,39 @@ NOTHING_NEW = "nothing new: a finished run has the same images and recipe"
 
 
 @contextlib.contextmanager
-def flows_ready(*, source: str | None = None, dataset_dir: Path | None = None) -> Iterator[ModuleType]:
+def flows_ready(
+    *, source: str | None = None, dataset_dir: Path | None = None, will_train: bool = False
+) -> Iterator[ModuleType]:
     """`pipelines.flows`, with a Prefect API that answers, and a runtime that ends with the block.
 
-    Prefect's server and Prefect itself load side by side, and the processes that a first ingest wants.
+    Prefect's server, Prefect itself, TensorFlow and the processes that a first ingest wants load side by side.
 
     Args:
         source: what will be ingested, if anything will.
         dataset_dir: the folder of the dataset that it becomes.
+        will_train: TensorFlow will be needed, as far as anybody can know.
     """
+    from pipelines import backend
     from pipelines.pool import Staff
     from pipelines.prefect_server import prefect_environment, wait_ready
+    from pipelines.process import HeavyProcess
 
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        with Staff() as staff, prefect_environment() as server:
+        with Staff() as staff, HeavyProcess(backend.start) as heavy, prefect_environment() as server:
+            if will_train and server is None:
+                heavy.start()  # with a server of its own to load, two processors have enough to do
             from pipelines import flows
             from pipelines.flows_runtime import use_runtime
             from pipelines.scan import look_ahead
 
+            if will_train:
+                heavy.start()
             if source is not None and dataset_dir is not None:
                 look_ahead(source, dataset_dir, staff)
             # First: the runtime freezes Prefect's settings; without an address in them Prefect starts a second server.
             wait_ready(server)
-            with use_runtime(staff):
+            with use_runtime(staff=staff, heavy=heavy):
                 yield flows
     except KeyboardInterrupt:
         click.echo("Interrupted; the same command again goes on from what was saved.", err=True)

@@ -35,7 +35,7 @@ def command(*, dataset: str, model: str | None, workspace: Path, as_json: bool, 
     session.check_request(recipe=recipe, model=model or dataset)
     place = options.workspace_of(workspace)
     current(place.datasets / check_name(dataset, what="dataset name"))
-    with session.flows_ready() as flows:
+    with session.flows_ready(will_train=True) as flows:
         record = flows.learn_flow(dataset=dataset, name=model or dataset, recipe=recipe, workspace=place.root)
     stderr_console().print(tables.pairs(f"run {record.run}", {**record.metrics, "report": record.report}))
     if as_json:
