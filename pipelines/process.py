@@ -52,10 +52,9 @@ class HeavyProcess:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._executor is not None:
-            if kind is not None:
-                self._kill()
+            self._kill()  # what it answered is here; TensorFlow takes a second or two to end by itself
             self._executor.shutdown(cancel_futures=True)
             self._executor = None
         self._messages.close()
