@@ -23,10 +23,6 @@ def command(**flags: str | bool | None) -> None:
     # gRPC's core writes lines of its own on stderr beside our sentence, such as where in its C++ a port was taken. It
     # reads this when it is loaded, which must not have happened yet.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    if chosen.transport != "aio":
-        # Servers' sockets are read by the thread that waits for the calls, not by one of the core's own that has to
-        # wake it: a quarter less CPU for an empty call (docs/performance.md). Releases that don't know it pass it over.
-        os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
     from serving import process
 
     raise SystemExit(process.run(chosen, say=click.echo))
