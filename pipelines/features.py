@@ -115,7 +115,9 @@ def look(model: Any, images: NDArray[np.uint8]) -> tuple[Layer, ...]:
         outputs = [layer.output for layer in convolutions]
     except AttributeError:  # a layer that is used twice has no output of its own
         return ()
-    answers = keras.Model(model.inputs, outputs)(images.astype(np.float32) / 255, training=False)
+    answers = keras.Model(model.inputs[0], outputs)(images.astype(np.float32) / 255, training=False)
+    if len(outputs) == 1 and not isinstance(answers, list | tuple):  # Keras gives one output bare
+        answers = [answers]
     return tuple(_convolution(layer, np.asarray(maps)) for layer, maps in zip(convolutions, answers, strict=True))
 
 

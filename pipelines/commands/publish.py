@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def command(*, run: str, workspace: Path, force: bool, as_json: bool) -> None:
     """Publish RUN, the id that `calotype train` printed, if it passes the gate.
 
-    A run is published once: again, its version is told again.
+    A run is published once: again, its version is told again. One that a rollback withdrew gets a new version.
     """
     from pipelines.commands import session
     from pipelines.errors import Refused
