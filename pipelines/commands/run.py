@@ -88,7 +88,8 @@ def came_of_it(outcome: Outcome) -> str:
     """How a run ended, in a few words."""
     record = outcome.record
     if outcome.nothing_new:
-        return f"nothing new since run {record.run}, so nothing was trained"
+        known = f" (published as version {record.version})" if record.state == "published" else ""
+        return f"nothing new since run {record.run}{known}, so nothing was trained"
     if record.state == "published":
         return f"published as version {record.version}"
     return f"{record.state}: {record.reason}"
