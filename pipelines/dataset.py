@@ -112,7 +112,7 @@ class Snapshot:
         """The snapshot in a folder.
 
         Raises:
-            BadSource: there is none, it is not whole, or a newer calotype wrote it.
+            BadSource: there is none, it is not whole, or its schema is another calotype's.
         """
         try:
             said = json.loads((path / SNAPSHOT).read_bytes())

@@ -39,17 +39,13 @@ def _scatter(chunks: Sequence[Chunk]) -> Iterator[Path]:
 
 @task(name="list and decode", **RETRIED)
 def _decode(source: str, folder: Path, recipe: Recipe, verify: bool) -> Staged:  # noqa: FBT001
-    here = runtime()
-    return scan_and_decode(
-        source,
-        folder,
-        recipe.data,
-        task=recipe.task,
-        seed=recipe.seed,
-        progress=here.bars.report,
-        verify=verify,
-        staff=here.staff,
-    )
+    return _scan(source, folder, recipe, verify=verify, staff=runtime().staff)
+
+
+def _scan(source: str, folder: Path, recipe: Recipe, **how: Any) -> Staged:
+    """`scan_and_decode` as the recipe says, in the surrounding runtime."""
+    report = runtime().bars.report
+    return scan_and_decode(source, folder, recipe.data, task=recipe.task, seed=recipe.seed, progress=report, **how)
 
 
 @task(name="split and seal", **RETRIED)
@@ -88,17 +84,8 @@ def cluster_ingest_flow(
     The workers see the source and the workspace under the same paths as this process.
     """
     folder = _dataset_folder(workspace, dataset)
-    with use_runtime() as here:
-        staged = scan_and_decode(
-            source,
-            folder,
-            recipe.data,
-            task=recipe.task,
-            seed=recipe.seed,
-            progress=here.bars.report,
-            verify=verify,
-            run=_scatter,
-        )
+    with use_runtime():
+        staged = _scan(source, folder, recipe, verify=verify, run=_scatter)
         if training:
             _check_fits(staged, recipe)
         return _split(staged)

@@ -79,7 +79,7 @@ class Dataset:
         """The dataset in a folder, or None if there is none yet.
 
         Raises:
-            BadSource: its file is damaged, or a newer calotype wrote it.
+            BadSource: its file is damaged, or its schema is another calotype's.
         """
         path = folder / DATASET
         try:
