@@ -20,7 +20,6 @@ from pipelines.journal import Canvas, Chunk, Shelf, published
 from pipelines.outcomes import Outcomes
 from pipelines.reading import is_lost, read_all, without_userinfo
 from serving import images
-from serving.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,6 +58,7 @@ def decode_all(
     run: Run | None,
     staff: Staff,
     progress: Callable[[str, int, int], None],
+    begun: Places | None = None,
 ) -> Outcomes:
     """Decode files, those aside whose outcome is in the journal already; outcomes in the order of the files.
 
@@ -70,27 +70,39 @@ def decode_all(
         run: what takes `decode_chunk` to every chunk; None: as many processes here as are worth it.
         staff: those processes.
         progress: told after each chunk.
+        begun: of the files in the chunks that the staff has begun, in their order: places in `todo`.
 
     Raises:
         OSError: the journal can't be written.
     """
     outcomes = Outcomes.empty(len(todo))
     missing = _take_over(journal, canvas, todo, outcomes)
+    places = missing
+    if begun is not None and len(begun):
+        missing = np.setdiff1d(missing, begun, assume_unique=True)
+        places = np.concatenate([begun, missing])
     chunks = _chunks(
-        [todo[index] for index in missing.tolist()], root=root, canvas=canvas, journal=journal, staff=staff
+        [todo[index] for index in missing.tolist()],
+        root=root,
+        canvas=canvas,
+        journal=journal,
+        staff=staff,
+        first=len(places) - len(missing),
     )
-    done = len(todo) - len(missing)
+    done = len(todo) - len(places)
     for path in (run or staff.run)(chunks):
         shelf = Shelf.read(path)
         if shelf is None:
             raise OSError(f"{path} vanished or was cut short while it was written")
-        outcomes.place(missing[shelf.first : shelf.first + len(shelf.outcomes.rows)], shelf.outcomes)
+        outcomes.place(places[shelf.first : shelf.first + len(shelf.outcomes.rows)], shelf.outcomes)
         done += len(shelf.outcomes.rows)
         progress("decode", done, len(todo))
     return outcomes
 
 
-def _chunks(missing: Sequence[Found], *, root: str, canvas: Canvas, journal: Path, staff: Staff) -> list[Chunk]:
+def _chunks(
+    missing: Sequence[Found], *, root: str, canvas: Canvas, journal: Path, staff: Staff, first: int
+) -> list[Chunk]:
     """Files in chunks of about equal numbers, an equal number of chunks for every worker."""
     size_bytes = sum(found.size for found in missing)
     workers = max(1, staff.worth(files=len(missing), size_bytes=size_bytes))
@@ -99,17 +111,22 @@ def _chunks(missing: Sequence[Found], *, root: str, canvas: Canvas, journal: Pat
     per_chunk = min(CHUNK_FILES, max(SMALLEST_CHUNK_FILES, math.ceil(len(missing) / parts)))
     starts = [*range(0, len(missing), per_chunk), len(missing)]
     return [
-        Chunk(
-            root=root,
-            names=tuple(found.name for found in missing[start:stop]),
-            paths=tuple(found.path for found in missing[start:stop]),
-            stamps=tuple((found.size, found.mtime_ns) for found in missing[start:stop]),
-            canvas=canvas,
-            journal=journal,
-            first=start,
-        )
+        chunk_of(missing[start:stop], root=root, canvas=canvas, journal=journal, first=first + start)
         for start, stop in pairwise(starts)
     ]
+
+
+def chunk_of(found: Sequence[Found], *, root: str, canvas: Canvas, journal: Path, first: int) -> Chunk:
+    """Files as one task; arguments as in `Chunk`."""
+    return Chunk(
+        root=root,
+        names=tuple([one.name for one in found]),
+        paths=tuple([one.path for one in found]),
+        stamps=tuple([(one.size, one.mtime_ns) for one in found]),
+        canvas=canvas,
+        journal=journal,
+        first=first,
+    )
 
 
 def check_lost(outcomes: Outcomes, *, root: str) -> None:
@@ -151,27 +168,24 @@ def _take_over(journal: Path, canvas: Canvas, todo: Sequence[Found], outcomes: O
     return np.flatnonzero(~outcomes.rows["read"])
 
 
-def sweep(journal: Path) -> None:
-    """Make the journal's folder, and clear it of files that a killed ingest was still writing."""
+def sweep(journal: Path) -> bool:
+    """Make the journal's folder, and clear it of files that a killed ingest was still writing; whether it is empty."""
     journal.mkdir(parents=True, exist_ok=True)
     for path in journal.glob(".*"):
         path.unlink()
+    return not any(journal.iterdir())
 
 
 # ---- size and channels -------------------------------------------------------------------------
 
 
-def guess_size(todo: Sequence[Found], *, root: str, max_pixels: int) -> tuple[int, int]:
-    """The commonest size in a sample; decoding everything shows whether it was right."""
+def guess_canvas(todo: Sequence[Found], *, root: str, recipe: DataRecipe) -> Canvas:
+    """How to store pixels, by the headers of a sample; decoding everything shows whether the size was right."""
     sample = todo[:: max(1, len(todo) // SAMPLE_FILES)]
-    sizes = []
-    for read in read_all(root, [one.name for one in sample], [(one.size, one.mtime_ns) for one in sample]):
-        try:
-            decoded = images.decode(read.data or b"", max_pixels=max_pixels)
-        except (BadInput, MemoryError):
-            continue
-        sizes.append((decoded.height, decoded.width))
-    return commonest_size(sizes) or (1, 1)
+    reads = read_all(root, [one.name for one in sample], [(one.size, one.mtime_ns) for one in sample])
+    sizes = [size for read in reads if (size := images.claimed_size(read.data or b"")) is not None]
+    height, width = commonest_size(sizes) or (1, 1)
+    return Canvas(height, width, recipe.channels, recipe.resize, recipe.max_image_pixels)
 
 
 def commonest_size(sizes: Iterable[tuple[int, int]]) -> tuple[int, int] | None:

@@ -1,8 +1,10 @@
 """Chunks of decoded files on disk: what a killed ingest leaves to the next one, and a snapshot's pixels later on.
 
-A chunk is up to two files of raw pixels (gray and colour images apart) and a file of outcomes (`numpy.savez`),
-published last and by rename: its presence means that the chunk is whole. Runs in worker processes, so it imports
-nothing heavy; it decodes through `serving.images`, as the server does.
+A chunk is up to two files of raw pixels (gray and colour images apart) and a file of outcomes (`numpy.savez`). It is
+written under hidden names, then published: its pixels are brought to the disk, and all is renamed, outcomes last, whose
+presence means that the chunk is whole. Writing is work for a processor and publishing is waiting for a disk, so they
+may be done in two places. Runs in worker processes, so it imports nothing heavy; it decodes through `serving.images`,
+as the server does.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from pipelines.files import sync
 from pipelines.identity import content_digest
 from pipelines.outcomes import ROW, Outcomes, Recorder
 from pipelines.reading import Read, read_all
@@ -146,29 +149,55 @@ def decode_chunk(chunk: Chunk) -> Path:
     """Decode the files of a chunk and publish what came of them; may run anywhere, and more than once.
 
     Returns:
-        The chunk's JSON file, for `Shelf.read`.
+        The chunk's file of outcomes, for `Shelf.read`.
 
     Raises:
         OSError: the journal can't be written.
     """
+    return publish(write_chunk(chunk))
+
+
+def write_chunk(chunk: Chunk) -> Path:
+    """Decode the files of a chunk and write what came of them, for `publish`; the rest as in `decode_chunk`."""
     stem = uuid.uuid4().hex
     recorder = Recorder()
-    writers = _Writers(chunk.journal, stem)
-    try:
+    with _Writers(chunk.journal, stem) as writers:
         for read in read_all(chunk.root, chunk.names, chunk.stamps):
             _decode_one(read, canvas=chunk.canvas, writers=writers, recorder=recorder)
-        return _publish(chunk, stem, recorder.told(), rows=writers.publish())
-    finally:
-        writers.discard()
+        return _write_outcomes(chunk, stem, recorder.told(), rows=writers.finish())
 
 
 def give_up(chunk: Chunk, reason: str) -> Path:
-    """Publish a chunk as one whose files, though they can be read, can't be decoded for this reason."""
+    """As `write_chunk`, of files that can be read, but not decoded for this reason."""
     recorder = Recorder()
     for read in read_all(chunk.root, chunk.names, chunk.stamps):
         file_hash = hashlib.sha256(read.data or b"").digest()
         recorder.undecodable(read.size, read.mtime_ns, reason=reason, file_hash=file_hash)
-    return _publish(chunk, uuid.uuid4().hex, recorder.told(), rows={})
+    return _write_outcomes(chunk, uuid.uuid4().hex, recorder.told(), rows={})
+
+
+def publish(written: Path) -> Path:
+    """Make a chunk that `write_chunk` wrote one that lasts; where it lies then.
+
+    Raises:
+        OSError: it can't be brought to the disk.
+    """
+    stem = written.name.removesuffix(OUTCOMES)
+    pixels = [path for suffix in SUFFIX.values() if (path := written.with_name(stem + suffix)).exists()]
+    try:
+        for path in pixels:
+            sync(path)  # else a power cut could leave a whole file of zeros
+    except OSError:
+        for path in (*pixels, written):
+            path.unlink()
+        raise
+    for path in (*pixels, written):  # outcomes aren't synced: those that a power cut spoiled can't be read
+        path.rename(_shown(path))
+    return _shown(written)
+
+
+def _shown(path: Path) -> Path:
+    return path.with_name(path.name.removeprefix("."))
 
 
 def published(journal: Path) -> Iterator[tuple[Path, Shelf]]:
@@ -186,7 +215,7 @@ def chunked(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 
 class _Writers:
-    """The files of pixels of one chunk while it is written.
+    """The files of pixels of one chunk while it is written; a context manager that removes them after an error.
 
     Mutable: the open files and their rows; what was written since the last sync, and the thread that syncs.
     """
@@ -198,6 +227,16 @@ class _Writers:
         self._rows: dict[str, int] = {}
         self._unsynced_bytes = 0
         self._syncing: Thread | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        for name, file in self._open.items():
+            if kind is not None:
+                (self._journal / f".{name}").unlink(missing_ok=True)
+            with suppress(OSError):  # it is flushed, or given up
+                file.close()
 
     def append(self, pixels: npt.NDArray[np.uint8]) -> tuple[str, int]:
         """Write a row of pixels; which file it is in, and where."""
@@ -212,41 +251,26 @@ class _Writers:
         self._rows[name] = row + 1
         return name, row
 
-    def publish(self) -> dict[str, int]:
-        self._wait()
-        for name, file in self._open.items():
+    def finish(self) -> dict[str, int]:
+        """Write what is held back; the rows of each file."""
+        for file in self._open.values():
             file.flush()
-            os.fsync(file.fileno())  # else a power cut could leave a whole file of zeros
-            file.close()
-            (self._journal / f".{name}").rename(self._journal / name)
-        self._open = {}
         return dict(self._rows)
-
-    def discard(self) -> None:
-        self._wait()
-        for name, file in self._open.items():
-            (self._journal / f".{name}").unlink(missing_ok=True)
-            file.close()
-        self._open = {}
 
     def _sync_early(self) -> None:
         """Let the disk begin with what is written, so that there is little to wait for in the end."""
         if self._syncing is None or not self._syncing.is_alive():
-            descriptors = [file.fileno() for file in self._open.values()]
+            descriptors = [os.dup(file.fileno()) for file in self._open.values()]
             self._syncing = Thread(target=_sync_all, args=(descriptors,))
             self._syncing.start()
             self._unsynced_bytes = 0
 
-    def _wait(self) -> None:
-        if self._syncing is not None:
-            self._syncing.join()
-            self._syncing = None
-
 
 def _sync_all(descriptors: Sequence[int]) -> None:
-    with suppress(OSError):  # the sync that counts says it
-        for descriptor in descriptors:
+    for descriptor in descriptors:
+        with suppress(OSError):  # the sync that counts says it
             os.fsync(descriptor)
+        os.close(descriptor)
 
 
 def _decode_one(read: Read, *, canvas: Canvas, writers: _Writers, recorder: Recorder) -> None:
@@ -275,9 +299,8 @@ def _decode_one(read: Read, *, canvas: Canvas, writers: _Writers, recorder: Reco
     recorder.decoded(size, mtime_ns, content=content, file_hash=file_hash, seen=seen, place=place)
 
 
-def _publish(chunk: Chunk, stem: str, outcomes: Outcomes, *, rows: dict[str, int]) -> Path:
-    path = chunk.journal / f"{stem}{OUTCOMES}"
-    temporary = path.with_name(f".{path.name}")
+def _write_outcomes(chunk: Chunk, stem: str, outcomes: Outcomes, *, rows: dict[str, int]) -> Path:
+    path = chunk.journal / f".{stem}{OUTCOMES}"
     said = {
         "canvas": chunk.canvas.key(),
         "words": outcomes.words,
@@ -286,11 +309,10 @@ def _publish(chunk: Chunk, stem: str, outcomes: Outcomes, *, rows: dict[str, int
         "first": chunk.first,
     }
     try:
-        with temporary.open("wb") as file:  # not synced: what a power cut spoiled can't be read, and is done again
+        with path.open("wb") as file:
             np.savez(file, outcomes=outcomes.rows, said=_text(said), paths=_text(chunk.paths))
-        temporary.rename(path)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         raise
     return path
 

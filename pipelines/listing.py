@@ -6,7 +6,6 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,24 +17,33 @@ from pipelines.remote import walk_url
 from pipelines.walk import Found, is_hidden_folder, printable, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
     from pipelines.manifest import PartName
 
 OUTSIDE_LABELS = "lies outside any label's folder"
-EXPECT_FILES = 2048  # how often the listing says how far it is
+SEEN_FILES = 1024  # how often the listing says how far it is
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The files of a source and what their paths say: all columns have one entry per file, by path."""
+    """The files of a source and what their paths say: all columns have one entry per file, by path.
+
+    Attributes:
+        found: the files.
+        labels: None: outside any label's folder.
+        parts: None: the source gives none.
+        presplit: whether it gives parts.
+        walked: int64 [files], the number of each in the order in which they were found.
+    """
 
     found: list[Found]
     labels: list[str | None]
     parts: list[PartName | None]
     presplit: bool
+    walked: npt.NDArray[np.int64]
 
     @property
     def candidates(self) -> npt.NDArray[np.int64]:
@@ -44,23 +52,24 @@ class Listing:
         return np.flatnonzero(np.array(worth, dtype=np.bool_))
 
 
-def list_source(root: str, *, task: str, expect: Callable[[int, int], None] | None = None) -> Listing:
+def list_source(root: str, *, task: str, see: Callable[[Sequence[Found], int], None] | None = None) -> Listing:
     """Every file of a source, in order of the paths.
 
     Args:
         root: a folder or a URL.
         task: as in `ingest`.
-        expect: told from time to time how many files of how many bytes there are by then, if it is a folder.
+        see: told from time to time which files there are by then, and of how many bytes, if it is a folder.
 
     Raises:
         BadSource: it can't be listed.
         EmptyFolder: it holds no file that could be an image, or for classify none in a label's folder.
     """
     try:
-        found = list(walk_url(root)) if is_url(root) else _walked(root, expect)
+        found = list(walk_url(root)) if is_url(root) else _walked(root, see)
     except OSError as error:
         raise BadSource(f"The folder {root} can't be listed: {error.strerror}.") from error
-    found.sort(key=attrgetter("path"))
+    walked = sorted(range(len(found)), key=[one.path for one in found].__getitem__)
+    found = [found[number] for number in walked]
     heads = [one.path.rpartition("/")[0] for one in found]
     folders = {head for head, one in zip(heads, found, strict=True) if one.ignored is None}
     presplit = manifest.is_presplit(f"{folder}/" for folder in folders if folder)
@@ -73,7 +82,13 @@ def list_source(root: str, *, task: str, expect: Callable[[int, int], None] | No
         ]
     else:
         labels = [label or "" for label in labels]
-    listing = Listing(found=found, labels=labels, parts=[said[head][1] for head in heads], presplit=presplit)
+    listing = Listing(
+        found=found,
+        labels=labels,
+        parts=[said[head][1] for head in heads],
+        presplit=presplit,
+        walked=np.array(walked, dtype=np.int64),
+    )
     if not len(listing.candidates):
         raise EmptyFolder(
             f"The source {without_userinfo(root)} holds no image. Expected one subfolder of images per label. "
@@ -101,11 +116,11 @@ def _folders(folder: str) -> list[str]:
     return []
 
 
-def _walked(root: str, expect: Callable[[int, int], None] | None) -> list[Found]:
+def _walked(root: str, see: Callable[[Sequence[Found], int], None] | None) -> list[Found]:
     walker, found, size_bytes = walk(root), [], 0
-    while some := list(islice(walker, EXPECT_FILES)):
+    while some := list(islice(walker, SEEN_FILES)):
         found += some
         size_bytes += sum(one.size for one in some)
-        if expect is not None:
-            expect(len(found), size_bytes)
+        if see is not None:
+            see(found, size_bytes)
     return found

@@ -1,21 +1,24 @@
 """Chunks through worker processes; a file that kills its process is found and set aside.
 
-Processes are spawned, never forked, because the caller may have threads. Knows no images.
+Processes are spawned, never forked, because the caller may have threads. They write chunks, and a thread of the
+caller's publishes them: it waits for the disk while they compute. Knows no images.
 """
 
 from __future__ import annotations
 
 import multiprocessing
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
-from pipelines.journal import Chunk, decode_chunk, give_up
+from pipelines.journal import Chunk, give_up, publish, write_chunk
 from pipelines.process import die_with_parent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     Work = Callable[[Chunk], Path]
@@ -48,7 +51,7 @@ class Staff:
     """The processes of one ingest on this machine; a context manager that ends them.
 
     They take longer to start than a thousand files to read, so they are started while the source is still listed.
-    Mutable: the executor, from the moment at which it is worth having one.
+    Mutable: the executor, from the moment at which it is worth having one, and the chunks that were begun with it.
 
     Args:
         workers: how many; None: as many as are worth it.
@@ -57,6 +60,8 @@ class Staff:
     def __init__(self, workers: int | None = None) -> None:
         self._workers = workers
         self._pool: ProcessPoolExecutor | None = None
+        self._started = 0
+        self._begun: dict[Future[Path], Chunk] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -74,38 +79,84 @@ class Staff:
         """Start the processes in the background, if so much work, or more, is to come; may be called again."""
         workers = self.worth(files=files, size_bytes=size_bytes)
         if self._pool is None and workers > 1 and not _may_start_none():
-            self._pool = _executor(workers)
+            self._pool, self._started = _executor(workers), workers
             for _ in range(workers):
                 self._pool.submit(_loaded)
 
-    def run(self, chunks: Sequence[Chunk], *, work: Work = decode_chunk) -> Iterator[Path]:
-        """As `run_chunks`; the processes end with the last chunk."""
+    def has_room(self) -> bool:
+        """Whether a chunk that is begun now would soon be worked at."""
+        waiting = sum(not future.done() for future in self._begun)
+        return self._pool is not None and waiting <= self._started
+
+    def begin(self, chunk: Chunk) -> bool:
+        """Have a chunk written; `run` publishes it. No, if that can't be: then nothing was begun."""
+        if self._pool is None:
+            return False
+        with suppress(BrokenProcessPool):
+            self._begun[self._pool.submit(write_chunk, chunk)] = chunk
+            return True
+        return False
+
+    def recall(self) -> None:
+        """Forget what was begun; nobody works at it any more when this returns."""
+        for future in self._begun:
+            future.cancel()
+        wait(self._begun)
+        self._begun = {}
+
+    def run(self, chunks: Sequence[Chunk]) -> Iterator[Path]:
+        """As `run_chunks`, the chunks that were begun included; the processes end with the last chunk."""
         size_bytes = sum(size for chunk in chunks for size, _ in chunk.stamps)
         workers = self.worth(files=sum(len(chunk.names) for chunk in chunks), size_bytes=size_bytes)
         pool, self._pool = self._pool, None
-        yield from run_chunks(chunks, workers=workers, work=work, pool=pool)
+        begun, self._begun = self._begun, {}
+        yield from run_chunks(chunks, workers=workers, pool=pool, begun=begun)
 
 
 def run_chunks(
-    chunks: Sequence[Chunk], *, workers: int, work: Work = decode_chunk, pool: ProcessPoolExecutor | None = None
+    chunks: Sequence[Chunk],
+    *,
+    workers: int,
+    work: Work = write_chunk,
+    pool: ProcessPoolExecutor | None = None,
+    begun: Mapping[Future[Path], Chunk] | None = None,
 ) -> Iterator[Path]:
-    """What `work` makes of every chunk, in the order in which it is ready.
+    """Where every chunk lies when it is written and published, in the order in which they are ready.
 
     Args:
         chunks: each small enough for one task.
         workers: processes; with one or none the work is done in this one.
-        work: picklable, and safe to do again.
+        work: what writes a chunk, for `journal.publish`; picklable, and safe to do again.
         pool: so many processes, if they were started already; they are ended here.
+        begun: chunks that they work at already.
 
     Raises:
         OSError: a chunk's outcome can't be written.
     """
+    with ThreadPoolExecutor(1, thread_name_prefix="publish") as publisher:
+        publishing: deque[Future[Path]] = deque()
+        for written in _written(chunks, workers=workers, work=work, pool=pool, begun=begun or {}):
+            publishing.append(publisher.submit(publish, written))
+            while publishing and publishing[0].done():
+                yield publishing.popleft().result()
+        for lasting in publishing:
+            yield lasting.result()
+
+
+def _written(
+    chunks: Sequence[Chunk],
+    *,
+    workers: int,
+    work: Work,
+    pool: ProcessPoolExecutor | None,
+    begun: Mapping[Future[Path], Chunk],
+) -> Iterator[Path]:
     if pool is None and (workers <= 1 or _may_start_none() or len(chunks) == 1):
         yield from map(work, chunks)
         return
-    left = dict.fromkeys(chunks)
+    left = dict.fromkeys([*begun.values(), *chunks])
     try:
-        for chunk, path in _together(chunks, pool=pool or _executor(workers), work=work):
+        for chunk, path in _together(chunks, pool=pool or _executor(workers), work=work, begun=begun):
             del left[chunk]
             yield path
     except BrokenProcessPool:
@@ -126,9 +177,11 @@ def _executor(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=spawn, initializer=die_with_parent)
 
 
-def _together(chunks: Sequence[Chunk], *, pool: ProcessPoolExecutor, work: Work) -> Iterator[tuple[Chunk, Path]]:
+def _together(
+    chunks: Sequence[Chunk], *, pool: ProcessPoolExecutor, work: Work, begun: Mapping[Future[Path], Chunk]
+) -> Iterator[tuple[Chunk, Path]]:
     try:
-        pending = {pool.submit(work, chunk): chunk for chunk in chunks}
+        pending = {**begun, **{pool.submit(work, chunk): chunk for chunk in chunks}}
         while pending:
             ready, _ = wait(pending, return_when=FIRST_COMPLETED)
             for future in sorted(ready, key=lambda future: future.exception() is not None):
@@ -142,7 +195,7 @@ def _together(chunks: Sequence[Chunk], *, pool: ProcessPoolExecutor, work: Work)
 def _carefully(chunk: Chunk, *, work: Work) -> Iterator[Path]:
     """A chunk by itself; one that kills its process in halves, down to the file that does it."""
     try:
-        for _, path in _together([chunk], pool=_executor(1), work=work):
+        for _, path in _together([chunk], pool=_executor(1), work=work, begun={}):
             yield path
     except BrokenProcessPool:
         if len(chunk.names) == 1:

@@ -10,7 +10,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines import decode, ledger, manifest, sources
+from pipelines.ahead import Ahead
 from pipelines.before import Before
 from pipelines.collector import collector_paused
 from pipelines.errors import BadRecipe, BadSource, EmptyFolder
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from pipelines.config import DataRecipe
-    from pipelines.walk import Found
 
 Progress = Callable[[str, int, int], None]
 Columns = dict[str, list[Any]]
@@ -124,16 +124,12 @@ def scan_and_decode(  # noqa: PLR0913 - what an ingest is asked for
     dataset = Dataset.read(dataset_dir)
     settled(recipe, dataset, where, seed=seed)  # refused before anything is listed
     with collector_paused(), Staff(workers) if staff is None else nullcontext(staff) as hands:
-        all_is_new = run is None and (verify or dataset is None)
-        listing = list_source(where.root, task=task, expect=hands.expect if all_is_new else None)
-        progress("list", len(listing.found), len(listing.found))
         made = ledger.missing(dataset_dir)
         with dataset_held(dataset_dir, made=made):
             recipe = settled(recipe, Dataset.read(dataset_dir), where, seed=seed)
             how = _How(task=task, verify=verify, run=run, staff=hands, progress=progress)
-            staged = _stage(listing, where, dataset_dir, recipe, how=how)
-    empty = empty_labels(where.root, listing) if task == "classify" else ()
-    return replace(staged, seconds=time.perf_counter() - started, made=made, empty_labels=empty)
+            staged = _staged(where, dataset_dir, recipe, how=how)
+    return replace(staged, seconds=time.perf_counter() - started, made=made)
 
 
 def look_ahead(source: str, dataset_dir: Path, staff: Staff) -> None:
@@ -154,6 +150,25 @@ class _How:
     run: decode.Run | None
     staff: Staff
     progress: Progress
+
+
+def _staged(where: sources.Source, dataset_dir: Path, recipe: DataRecipe, *, how: _How) -> Staged:
+    dataset, journal = Dataset.read(dataset_dir), dataset_dir / ledger.JOURNAL
+    canvas = decode.first_canvas(recipe, dataset.image if dataset else None)
+    if how.verify:
+        shutil.rmtree(journal, ignore_errors=True)
+    all_is_new = decode.sweep(journal) and (how.verify or dataset is None)
+    with ExitStack() as stack:
+        ahead = None
+        if all_is_new and how.run is None:
+            ahead = stack.enter_context(
+                Ahead(where.root, recipe, task=how.task, canvas=canvas, journal=journal, staff=how.staff)
+            )
+        listing = list_source(where.root, task=how.task, see=ahead.see if ahead else None)
+        how.progress("list", len(listing.found), len(listing.found))
+        staged = _stage(listing, where, dataset_dir, recipe, ahead=ahead, how=how)
+    empty = empty_labels(where.root, listing) if how.task == "classify" else ()
+    return replace(staged, empty_labels=empty)
 
 
 def settled(recipe: DataRecipe, dataset: Dataset | None, where: sources.Source, *, seed: int) -> DataRecipe:
@@ -181,7 +196,15 @@ def _check_same(dataset: Dataset, where: sources.Source, recipe: DataRecipe) -> 
             )
 
 
-def _stage(listing: Listing, where: sources.Source, dataset_dir: Path, recipe: DataRecipe, *, how: _How) -> Staged:
+def _stage(
+    listing: Listing,
+    where: sources.Source,
+    dataset_dir: Path,
+    recipe: DataRecipe,
+    *,
+    ahead: Ahead | None,
+    how: _How,
+) -> Staged:
     dataset = Dataset.read(dataset_dir)
     canvas = decode.first_canvas(recipe, dataset.image if dataset else None)
     before = Before.read(dataset_dir, dataset)
@@ -201,14 +224,10 @@ def _stage(listing: Listing, where: sources.Source, dataset_dir: Path, recipe: D
     )
     if before.same(listing, recipe=recipe, task=how.task) and not how.verify:
         return replace(staged, nothing_new=True, token=before.snapshot_id)
-    journal = dataset_dir / ledger.JOURNAL
-    if how.verify:
-        shutil.rmtree(journal, ignore_errors=True)
-    decode.sweep(journal)
     candidates = listing.candidates
     outcomes = Outcomes.empty(len(listing.found))
     todo = candidates if how.verify else _take_over(before, canvas, listing, candidates, outcomes)
-    decoded, canvas = _decode([listing.found[index] for index in todo.tolist()], staged, where, canvas, how=how)
+    decoded, canvas = _decode(listing, todo, staged, where, canvas, ahead=ahead, how=how)
     outcomes.place(todo, decoded)
     del decoded
     tried = outcomes.chosen(candidates)
@@ -220,7 +239,7 @@ def _stage(listing: Listing, where: sources.Source, dataset_dir: Path, recipe: D
     if before.files:
         new = sum(not before.has(found, outcomes, index) for index, found in enumerate(listing.found))
     table = _staged_table(listing, outcomes).replace_schema_metadata({TOKEN: staged.token})
-    manifest.write(table, journal / STAGED, lasting=False)
+    manifest.write(table, dataset_dir / ledger.JOURNAL / STAGED, lasting=False)
     return replace(staged, canvas=canvas, new=new, unchanged=len(listing.found) - new)
 
 
@@ -243,28 +262,34 @@ def _take_over(
 
 
 def _decode(
-    todo: list[Found], staged: Staged, where: sources.Source, canvas: Canvas | None, *, how: _How
+    listing: Listing,
+    places: npt.NDArray[np.int64],
+    staged: Staged,
+    where: sources.Source,
+    canvas: Canvas | None,
+    *,
+    ahead: Ahead | None,
+    how: _How,
 ) -> tuple[Outcomes, Canvas]:
     """Outcomes in order; where the size is to be chosen it is guessed from a sample, and decoding shows if rightly."""
-    recipe, journal = staged.recipe, staged.dataset_dir / ledger.JOURNAL
-    chosen = canvas
-    if chosen is None:
-        height, width = decode.guess_size(todo, root=where.root, max_pixels=recipe.max_image_pixels)
-        chosen = Canvas(height, width, recipe.channels, recipe.resize, recipe.max_image_pixels)
+    todo = [listing.found[index] for index in places.tolist()]
+    chosen = canvas or decode.guess_canvas(todo, root=where.root, recipe=staged.recipe)
+    begun = np.searchsorted(places, ahead.begun(listing, chosen)) if ahead else None
     while True:
         outcomes = decode.decode_all(
             todo,
             root=where.root,
             canvas=chosen,
-            journal=journal,
+            journal=staged.dataset_dir / ledger.JOURNAL,
             run=how.run,
             staff=how.staff,
             progress=how.progress,
+            begun=begun,
         )
         size = decode.size_in(outcomes)
         if canvas is not None or size is None or size == (chosen.height, chosen.width):
             return outcomes, chosen
-        chosen = replace(chosen, height=size[0], width=size[1])
+        chosen, begun = replace(chosen, height=size[0], width=size[1]), None
 
 
 def _nothing_readable(root: str, first: str, outcomes: Outcomes) -> str:

@@ -47,6 +47,7 @@ _TURNS: Final[dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]]] = {
     7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
     8: lambda pixels: pixels.swapaxes(0, 1)[::-1],
 }
+_SIDEWAYS: Final = frozenset({5, 6, 7, 8})
 
 
 @dataclass(slots=True)  # not frozen, which costs a microsecond for each image
@@ -107,13 +108,19 @@ def _decode(data: bytes, max_pixels: int) -> Decoded:
 
 def claimed_pixels(data: bytes, max_pixels: int) -> int:
     """As `images.claimed_pixels`."""
+    height, width = claimed_size(data) or (0, 0)
+    return height * width if height * width <= max_pixels else 0
+
+
+def claimed_size(data: bytes) -> tuple[int, int] | None:
+    """As `images.claimed_size`."""
     _hush_pillow()
     try:
         with Image.open(BytesIO(data), formats=_formats(data)) as image:
-            claimed = image.size[0] * image.size[1]
+            width, height = image.size
+            return (width, height) if _orientation(image) in _SIDEWAYS else (height, width)
     except Exception:  # noqa: BLE001 as above; then nothing was decoded
-        return 0
-    return claimed if claimed <= max_pixels else 0
+        return None
 
 
 def _formats(data: bytes) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BACKGROUND", "MAX_PIXELS", "PADDING", "Decoded", "ImageSpec", "Resize",
-    "claimed_pixels", "decode", "fit", "is_gray", "read",
+    "claimed_pixels", "claimed_size", "decode", "fit", "is_gray", "read",
 ]  # fmt: skip
 
 Resize = Literal["stretch", "pad", "crop"]
@@ -97,6 +97,11 @@ def claimed_pixels(data: bytes, *, max_pixels: int = MAX_PIXELS) -> int:
     0 where nothing was decoded: no header that can be read, or more than `max_pixels`.
     """
     return decode_any.claimed_pixels(data, max_pixels)
+
+
+def claimed_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width, in pixels and upright, by the header alone; None where there is none that can be read."""
+    return decode_any.claimed_size(data)
 
 
 def is_gray(pixels: NDArray[np.uint8]) -> bool:

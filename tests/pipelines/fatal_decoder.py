@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from pipelines.journal import Chunk, decode_chunk
+from pipelines.journal import Chunk, write_chunk
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,4 +14,4 @@ if TYPE_CHECKING:
 def fatal(chunk: Chunk) -> Path:
     if any("fatal" in name for name in chunk.names):
         os._exit(139)
-    return decode_chunk(chunk)
+    return write_chunk(chunk)
