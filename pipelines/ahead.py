@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pipelines.pool import Staff
     from pipelines.walk import Found
 
-CHUNK_FILES: Final = 1024  # small, so that no processor has much left when the others are done
+CHUNK_FILES: Final = 2048  # few enough that no processor has much left when the others are done
 CHUNK_BYTES: Final = 64 * 1024 * 1024
 
 

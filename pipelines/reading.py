@@ -8,8 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from serving import urls
 
@@ -45,9 +44,8 @@ def without_userinfo(url: str) -> str:
     return urls.without_secrets(url)
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
-    """A file that was read, or why it couldn't be.
+class Read(NamedTuple):
+    """A file that was read, or why it couldn't be (a named tuple, because there are millions).
 
     Attributes:
         size: bytes.
@@ -84,6 +82,10 @@ def read_all(
     lost = 0
     for name, stamp in zip(names, stamps, strict=True):
         read = _read_local(f"{root}/{name}", stamp)
+        if read.data is not None:
+            lost = 0
+            yield read
+            continue
         for pause in PAUSES_SECONDS if lost < _PATIENT_FILES else ():
             if not read.lost:
                 break
