@@ -13,6 +13,7 @@ from pipelines.dataset import Snapshot
 from pipelines.errors import BadSource
 from pipelines.ingest import ingest
 from pipelines.walk import walk
+from tests.pipelines.fatal_decoder import fatal
 from tests.pipelines.image_folders import labelled, picture, put
 
 
@@ -127,3 +128,19 @@ def test_places_are_those_of_the_listing(tmp_path, begun):
     train = Snapshot.open(result.path).part("train")
     for path, pixels in zip(train.paths, train.pixels, strict=True):
         assert (pixels == 59 - int(path.split("/")[1].split(".")[0])).all()
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_at_what_was_begun(tmp_path, monkeypatch):
+    """Processes that die on a file begun ahead cost nothing but time: every file is decoded by others."""
+    monkeypatch.setattr(ahead, "CHUNK_FILES", 8)
+    monkeypatch.setattr(listing, "SEEN_FILES", 8)
+    monkeypatch.setattr(pool, "write_chunk", fatal)
+    rescued = []
+    carefully = pool._carefully
+    monkeypatch.setattr(pool, "_carefully", lambda chunk, **how: rescued.append(chunk) or carefully(chunk, **how))
+    source = labelled(tmp_path / "photos", {"a": 20, "b": 20})
+    put(source / "a" / "0000-fatal.png", picture(999))
+    result = ingest(str(source), tmp_path / "w" / "datasets" / "photos", DataRecipe(), workers=2)
+    assert any("a/0000-fatal.png" in chunk.names for chunk in rescued)
+    assert sum(result.images[part] for part in ("train", "validation", "test")) == 41
