@@ -35,6 +35,7 @@ ROW: Final = np.dtype(
         ("decoded", "?"),  # there is a content_hash; else a reason
     ]
 )
+_WHOLE: Final = np.dtype((np.void, ROW.itemsize))  # rows as lumps of bytes, which numpy moves ten times as fast
 _PACKED: Final = struct.Struct(f"<qqq{CONTENT_BYTES}s{FILE_HASH_BYTES}siiiii??")
 _WORDS: Final = ("format", "mode", "shard")
 
@@ -71,7 +72,7 @@ class Outcomes:
         rows = others.rows.copy()
         for name in _WORDS:
             rows[name] = renumbered[rows[name]]
-        self.rows[at] = rows
+        self.rows.view(_WHOLE)[at] = rows.view(_WHOLE)
         places = np.arange(len(self.rows))[at] if others.reasons or self.reasons else np.empty(0, dtype=np.int64)
         for place in places.tolist() if self.reasons else ():
             self.reasons.pop(place, None)
@@ -80,8 +81,10 @@ class Outcomes:
 
     def chosen(self, at: npt.NDArray[np.int64]) -> Outcomes:
         """Some of them, in the order of `at`."""
-        told = {place: self.reasons[index] for place, index in enumerate(at.tolist()) if index in self.reasons}
-        return Outcomes(self.rows[at], words=self.words, reasons=told)
+        told = {}
+        if self.reasons:
+            told = {place: self.reasons[index] for place, index in enumerate(at.tolist()) if index in self.reasons}
+        return Outcomes(self._at(at), words=self.words, reasons=told)
 
     def still_true(self, at: npt.NDArray[np.int64], stamps: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Of which files at `at` the outcome holds for them as they are now; what couldn't be read is tried anew.
@@ -92,10 +95,13 @@ class Outcomes:
         """
         if not len(self.rows):
             return np.zeros(len(at), dtype=np.bool_)
-        rows = self.rows[at]
+        rows = self._at(at)
         same: npt.NDArray[np.bool_] = (rows["size"] == stamps[:, 0]) & (rows["mtime_ns"] == stamps[:, 1])
         held: npt.NDArray[np.bool_] = same & rows["read"] & (at >= 0)
         return held
+
+    def _at(self, at: npt.NDArray[np.int64]) -> npt.NDArray[np.void]:
+        return self.rows.view(_WHOLE)[at].view(ROW)
 
     def file_hash(self, index: int) -> str | None:
         """64 hexadecimal digits, or None for a file that wasn't read."""
