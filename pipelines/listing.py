@@ -17,7 +17,7 @@ from pipelines.remote import walk_url
 from pipelines.walk import Found, is_hidden_folder, printable, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -58,14 +58,14 @@ def list_source(root: str, *, task: str, see: Callable[[Sequence[Found], int], N
     Args:
         root: a folder or a URL.
         task: as in `ingest`.
-        see: told from time to time which files there are by then, and of how many bytes, if it is a folder.
+        see: told at first and from time to time which files there are by then, and of how many bytes.
 
     Raises:
         BadSource: it can't be listed.
         EmptyFolder: it holds no file that could be an image, or for classify none in a label's folder.
     """
     try:
-        found = list(walk_url(root)) if is_url(root) else _walked(root, see)
+        found = _walked(walk_url(root) if is_url(root) else walk(root), see)
     except OSError as error:
         raise BadSource(f"The folder {root} can't be listed: {error.strerror}.") from error
     walked = sorted(range(len(found)), key=[one.path for one in found].__getitem__)
@@ -116,8 +116,11 @@ def _folders(folder: str) -> list[str]:
     return []
 
 
-def _walked(root: str, see: Callable[[Sequence[Found], int], None] | None) -> list[Found]:
-    walker, found, size_bytes = walk(root), [], 0
+def _walked(walker: Iterator[Found], see: Callable[[Sequence[Found], int], None] | None) -> list[Found]:
+    found: list[Found] = []
+    size_bytes = 0
+    if see is not None:
+        see(found, size_bytes)
     while some := list(islice(walker, SEEN_FILES)):
         found += some
         size_bytes += sum(one.size for one in some)

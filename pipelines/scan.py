@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -32,13 +33,15 @@ from pipelines.reading import is_url, without_userinfo
 from pipelines.walk import walk
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
     from pipelines.config import DataRecipe
+    from pipelines.walk import Found
 
-Progress = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int | None], None]
 Columns = dict[str, list[Any]]
 
 STAGED = "staged.parquet"
@@ -93,7 +96,7 @@ class Staged:
     empty_labels: tuple[str, ...] = ()
 
 
-def silent(_stage: str, _done: int, _total: int) -> None:
+def silent(_stage: str, _done: int, _total: int | None) -> None:
     """Progress that nobody sees."""
 
 
@@ -160,15 +163,21 @@ def _staged(where: sources.Source, dataset_dir: Path, recipe: DataRecipe, *, how
     all_is_new = decode.sweep(journal) and (how.verify or dataset is None)
     with ExitStack() as stack:
         ahead = None
-        if all_is_new and how.run is None:
+        if all_is_new and how.run is None and not is_url(where.root):
             ahead = stack.enter_context(
                 Ahead(where.root, recipe, task=how.task, canvas=canvas, journal=journal, staff=how.staff)
             )
-        listing = list_source(where.root, task=how.task, see=ahead.see if ahead else None)
+        listing = list_source(where.root, task=how.task, see=partial(_see, ahead=ahead, progress=how.progress))
         how.progress("list", len(listing.found), len(listing.found))
         staged = _stage(listing, where, dataset_dir, recipe, ahead=ahead, how=how)
     empty = empty_labels(where.root, listing) if how.task == "classify" else ()
     return replace(staged, empty_labels=empty)
+
+
+def _see(found: Sequence[Found], size_bytes: int, *, ahead: Ahead | None, progress: Progress) -> None:
+    progress("list", len(found), None)
+    if ahead is not None:
+        ahead.see(found, size_bytes)
 
 
 def settled(recipe: DataRecipe, dataset: Dataset | None, where: sources.Source, *, seed: int) -> DataRecipe:

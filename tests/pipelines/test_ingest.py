@@ -664,7 +664,7 @@ def test_a_bad_name_makes_nothing_new(source, home):
     ingest(str(source), home, RECIPE)
     stages = []
     ingest(str(source), home, RECIPE, progress=lambda stage, *_: stages.append(stage))
-    assert stages == ["list"]
+    assert set(stages) == {"list"}
 
 
 def test_what_a_dataset_cannot_become_is_refused_at_once(source, home, tmp_path):
