@@ -139,11 +139,18 @@ class Snapshot:
 
     def part(self, name: PartName) -> Part:
         """The rows of one part."""
-        start = sum(self._parts[part] for part in PARTS[: PARTS.index(name)])
-        stop = start + self._parts[name]
+        return self.all_parts()[PARTS.index(name)]
+
+    def all_parts(self) -> tuple[Part, ...]:
+        """All parts, in order."""
         with np.load(self.path / ROWS) as rows:
-            classes, places = rows["classes"][start:stop], rows["places"][start:stop]
-        return Part(self, name=name, first_row=start, labels=classes, places=places)
+            classes, places = rows["classes"], rows["places"]
+        stops = np.cumsum([self._parts[name] for name in PARTS]).tolist()
+        starts = [0, *stops[:-1]]
+        return tuple(
+            Part(self, name=name, first_row=start, labels=classes[start:stop], places=places[start:stop])
+            for name, start, stop in zip(PARTS, starts, stops, strict=True)
+        )
 
     def places(self) -> npt.NDArray[np.int64]:
         """Of every row, the shard and the row in that shard: int64 [rows, 2]."""
