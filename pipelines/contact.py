@@ -115,7 +115,8 @@ def _show(pixels: npt.NDArray[np.uint8], sheet: Image.Image, corner: tuple[int, 
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     scale = _TILE / max(image.size)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    shown = image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
+    # A large one is first reduced by a whole number, which is cheap, and then smoothed to size.
+    shown = image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX, reducing_gap=1.0)
     left, top = corner
     if size != (_TILE, _TILE):
         sheet.paste(_MAT, (left, top, left + _TILE, top + _TILE))

@@ -27,6 +27,7 @@ PartName = Literal["train", "validation", "test"]
 Status = Literal["used", "quarantined", "duplicate", "conflict", "ignored"]
 
 PARTS: tuple[PartName, ...] = ("train", "validation", "test")
+STATUSES: tuple[Status, ...] = ("used", "quarantined", "duplicate", "conflict", "ignored")
 MANIFEST = "manifest.parquet"
 SCHEMA = pa.schema(
     [
@@ -133,9 +134,55 @@ def hexadecimal(hashes: npt.NDArray[np.uint8], *, there: npt.NDArray[np.bool_]) 
     return pa.Array.from_buffers(pa.string(), len(hashes), [_bits(there), pa.py_buffer(offsets), text])
 
 
-def chosen(words: Sequence[str], index: npt.NDArray[np.int32]) -> pa.Array:
+def text(words: npt.NDArray[np.bytes_]) -> pa.Array:
+    """A column of strings from bytes [n] without zeros in them, as `fixed_bytes` has them; none is null."""
+    offsets = np.concatenate([[0], np.cumsum(np.strings.str_len(words))]).astype(np.int32)
+    return pa.Array.from_buffers(pa.string(), len(words), [None, pa.py_buffer(offsets), pa.py_buffer(joined(words))])
+
+
+def joined(words: npt.NDArray[np.bytes_]) -> bytes:
+    """All of them, one after another, without the zeros that fill each up."""
+    return words.tobytes().replace(b"\0", b"")
+
+
+def chosen(words: Sequence[str], index: npt.NDArray[np.integer[Any]]) -> pa.Array:
     """A column of words by their places; null where the place is below 0."""
     return strings(list(words)).take(whole(index, there=index >= 0))
+
+
+def numbers(column: pa.Array, *, nothing: int = 0) -> npt.NDArray[np.int64]:
+    """A column of whole numbers as int64 [n], with `nothing` in place of null.
+
+    Not by pyarrow's `to_numpy`, which imports pandas, where it is installed.
+    """
+    if not len(column):
+        return np.empty(0, dtype=np.int64)
+    size = column.type.bit_width // 8
+    values = np.frombuffer(column.buffers()[1], f"i{size}", len(column), column.offset * size).astype(np.int64)
+    values[~_there(column)] = nothing
+    return values
+
+
+def fixed_bytes(column: pa.Array) -> npt.NDArray[np.bytes_]:
+    """A column of ASCII strings as bytes [n], all as wide as the longest; empty in place of null."""
+    held = column.drop_null()
+    sizes = pc.min_max(pc.binary_length(held)).as_py()
+    width = sizes["max"] or 1
+    if sizes["min"] != width:
+        return np.array([text or "" for text in column.to_pylist()], dtype=f"S{width}")
+    _, offsets, text = held.buffers()
+    start = np.frombuffer(offsets, dtype=np.int32)[held.offset]
+    found = np.zeros(len(column), dtype=f"S{width}")
+    found[_there(column)] = np.frombuffer(text, found.dtype, len(held), start)
+    return found
+
+
+def _there(column: pa.Array) -> npt.NDArray[np.bool_]:
+    bits = column.buffers()[0]
+    if bits is None:
+        return np.ones(len(column), dtype=np.bool_)
+    stop = column.offset + len(column)
+    return np.unpackbits(np.frombuffer(bits, np.uint8), count=stop, bitorder="little")[column.offset :].view(np.bool_)
 
 
 def _bits(there: npt.NDArray[np.bool_] | None) -> pa.Buffer | None:
@@ -213,24 +260,31 @@ def counts(rows: pa.Table) -> dict[str, int]:
 
 def per_label(rows: pa.Table) -> dict[str, dict[str, int]]:
     """Files of each label by what became of them: parts, quarantined, duplicate, conflict."""
-    columns = [rows[name].to_pylist() for name in ("label", "split", "status")]
+    fate = pc.coalesce(rows["split"], rows["status"])
     told: dict[str, dict[str, int]] = {}
-    for (label, part, status), files in Counter(zip(*columns, strict=True)).items():
-        if label is not None and status != "ignored":
-            told.setdefault(label, dict.fromkeys(_FATES, 0))[part or status] += files
+    for name in _FATES:
+        for label, files in _tally(rows["label"].filter(_is(fate, name))).items():
+            told.setdefault(label, dict.fromkeys(_FATES, 0))[name] = files
     return dict(sorted(told.items()))
 
 
 def quarantined(rows: pa.Table) -> list[dict[str, str]]:
     """Path and reason of every quarantined file."""
-    places = [index for index, status in enumerate(rows["status"].to_pylist()) if status == "quarantined"]
-    return [{"path": rows["path"][index].as_py(), "reason": rows["reason"][index].as_py()} for index in places]
+    return cast("list[dict[str, str]]", of_status(rows, "quarantined").select(["path", "reason"]).to_pylist())
 
 
 def why_ignored(rows: pa.Table) -> dict[str, int]:
     """Ignored files by reason, the commonest first."""
-    told = zip(rows["status"].to_pylist(), rows["reason"].to_pylist(), strict=True)
-    return dict(Counter(reason for status, reason in told if status == "ignored").most_common())
+    return dict(Counter(of_status(rows, "ignored")["reason"].to_pylist()).most_common())
+
+
+def of_status(rows: pa.Table, status: Status) -> pa.Table:
+    """The rows that have it."""
+    return rows.filter(_is(rows["status"], status))
+
+
+def _is(column: pa.ChunkedArray, word: str) -> pa.ChunkedArray:
+    return pc.is_in(column, value_set=strings([word]))  # not `pc.equal`, which imports pandas to look at the word
 
 
 def reasons(problems: Iterable[Mapping[str, str]]) -> dict[str, int]:
