@@ -51,7 +51,7 @@ class Words:
         return [self.words[number] for number in np.unique(self.numbers[rows]).tolist() if number >= 0]
 
     def renumbered(self, words: Sequence[str | None]) -> Numbers:
-        """The place of each row's word in another list of words, -1 for none; all must be in it."""
+        """The place of each row's word in another list of words; -1: it has none, or one that isn't there."""
         place = {word: index for index, word in enumerate(words)}
         return np.array([*(place.get(word, -1) for word in self.words), -1], dtype=np.int64)[self.numbers]
 

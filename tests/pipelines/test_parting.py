@@ -26,7 +26,7 @@ def staged(files):
     paths = sorted(files)
     first = [path.split("/")[0] for path in paths]
     parts = [name if name in PARTS else None for name in first]
-    labels = [path.split("/")[1 if name else 0] for path, name in zip(paths, parts, strict=True)]
+    labels = [path.split("/")[1 if name else 0] if "/" in path else "" for path, name in zip(paths, parts, strict=True)]
     return {
         "path": paths,
         "label": labels,
@@ -201,3 +201,16 @@ def test_gaining_a_part_moves_nobody():
     assert {content: second.parts[content] for content in first.parts} == first.parts
     assert second.parts["v0"] == "validation"
     assert second.overruled == 1 + sum(part == "validation" for part in first.parts.values())
+
+
+def test_an_image_beside_the_parts_has_one():
+    """In a pre-split source an image outside the folders of parts goes where train's may, and stays there."""
+    files = {f"{name}/a/{number}.png": f"{name}{number}" for name in ("train", "test") for number in range(9)}
+    loose = {f"loose{number}.png": f"l{number}" for number in range(40)}
+    first, _ = parted(files | loose)
+    assert {first.parts[content] for content in loose.values()} == {"train", "validation"}
+    assert all(first.parts[content] == path.split("/")[0] for path, content in files.items() if "test" in path)
+    assert first.overruled == 0
+    second, _ = parted(files | loose | {"validation/a/0.png": "v0", "late.png": "late"}, book=first.ledger)
+    assert {content: second.parts[content] for content in first.parts} == first.parts
+    assert second.parts["late"] == "train"
