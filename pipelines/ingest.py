@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pipelines.rows import Numbers
 
 LISTED_PROBLEMS = 1000
+STAGED_WORDS = ("label", "part", "status", "format", "mode", "shard")
 COLOUR_MODES = frozenset({"RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
 
 
@@ -199,7 +200,7 @@ def _sealed(staged: Staged, dataset: Dataset | None, *, progress: Progress) -> D
 
 def _read_staged(staged: Staged) -> pa.Table:
     try:
-        rows = manifest.read(staged.dataset_dir / ledger.JOURNAL / STAGED)
+        rows = manifest.read_coded(staged.dataset_dir / ledger.JOURNAL / STAGED, STAGED_WORDS)
     except FileNotFoundError as error:
         raise _came_between(staged.dataset_dir) from error
     if (rows.schema.metadata or {}).get(TOKEN) != staged.token.encode():
@@ -279,7 +280,7 @@ def _manifest(table: pa.Table, verdict: checks.Verdict, at: Numbers, *, parts: N
         "split": manifest.chosen(PARTS, part),
         "row": manifest.whole(row, there=row >= 0),
     }
-    columns = [told[name] if name in told else table[name] for name in manifest.SCHEMA.names]
+    columns = [told[one.name] if one.name in told else table[one.name].cast(one.type) for one in manifest.SCHEMA]
     return pa.Table.from_arrays(columns, schema=manifest.SCHEMA)
 
 

@@ -222,18 +222,19 @@ class Ledger:
         """Write it below `folder` under a name made from its content, which is returned."""
         groups = {content: json.dumps(names) for content, names in self.groups.items()}
         likeness = {content: f"{value:016x}" for content, value in self.likeness.items()}
+        told = {"groups": self._rows(groups), "likeness": self._rows(likeness)}
         splits = np.array(PARTS, dtype=np.bytes_)[self.assigned]
-        columns = dict(
-            zip(SCHEMA.names, (self.contents, splits, self._rows(groups), self._rows(likeness)), strict=True)
-        )
         digest = hashlib.sha256()
+        columns: dict[str, Contents | list[str | None]] = {"content_hash": self.contents, "split": splits, **told}
         for name, values in columns.items():
             digest.update(f"{name}:".encode())
             for start in range(0, len(values), _HASHED_ROWS):
                 digest.update(_dumped(values[start : start + _HASHED_ROWS]))
         file = f"ledger-{digest.hexdigest()[:16]}.parquet"
         if not (folder / file).exists():
-            arrays = [_column(values, rows=len(self.contents)) for values in columns.values()]
+            nothing = pa.nulls(len(self.contents), pa.string())
+            arrays = [manifest.text(self.contents), manifest.chosen(PARTS, self.assigned)]
+            arrays += [manifest.strings(values) if values else nothing for values in told.values()]
             manifest.write(pa.Table.from_arrays(arrays, schema=SCHEMA), folder / file)
         return file
 
@@ -247,12 +248,6 @@ def _dumped(values: Contents | list[str | None]) -> bytes:
     if isinstance(values, list):
         return json.dumps(values).encode()
     return b'["' + b'", "'.join(values.tolist()) + b'"]'
-
-
-def _column(values: Contents | list[str | None], *, rows: int) -> pa.Array:
-    if isinstance(values, list):
-        return manifest.strings(values) if values else pa.nulls(rows, pa.string())
-    return manifest.text(values)
 
 
 @contextmanager

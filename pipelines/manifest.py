@@ -163,6 +163,12 @@ def numbers(column: pa.Array, *, nothing: int = 0) -> npt.NDArray[np.int64]:
     return values
 
 
+def coded(column: pa.ChunkedArray) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """The words of a column, each once, in order of first appearance; which each row has: int64 [n], -1 for null."""
+    encoded = column.combine_chunks().dictionary_encode()
+    return encoded.dictionary.to_pylist(), numbers(encoded.indices, nothing=-1)
+
+
 def fixed_bytes(column: pa.Array) -> npt.NDArray[np.bytes_]:
     """A column of ASCII strings as bytes [n], all as wide as the longest; empty in place of null."""
     held = column.drop_null()
@@ -247,6 +253,12 @@ def read(path: Path, columns: list[str] | None = None) -> pa.Table:
         return file.read(columns=columns)
 
 
+def read_coded(path: Path, words: Sequence[str]) -> pa.Table:
+    """The table at `path`; those of its columns that hold few `words` as dictionaries, in less time and memory."""
+    with pq.ParquetFile(path, read_dictionary=list(words)) as file:
+        return file.read(use_threads=False)
+
+
 def counts(rows: pa.Table) -> dict[str, int]:
     """Files by what became of them: the parts, quarantined, duplicates, conflicts, ignored, and all files."""
     by_split = _tally(rows["split"])
@@ -260,12 +272,16 @@ def counts(rows: pa.Table) -> dict[str, int]:
 
 def per_label(rows: pa.Table) -> dict[str, dict[str, int]]:
     """Files of each label by what became of them: parts, quarantined, duplicate, conflict."""
-    fate = pc.coalesce(rows["split"], rows["status"])
-    told: dict[str, dict[str, int]] = {}
-    for name in _FATES:
-        for label, files in _tally(rows["label"].filter(_is(fate, name))).items():
-            told.setdefault(label, dict.fromkeys(_FATES, 0))[name] = files
-    return dict(sorted(told.items()))
+    labels, label = coded(rows["label"])
+    fates, fate = coded(pc.coalesce(rows["split"], rows["status"]))
+    pairs = (label * len(fates) + fate)[label >= 0]
+    files = np.bincount(pairs, minlength=len(labels) * len(fates)).reshape(len(labels), len(fates)).tolist()
+    nothing = dict.fromkeys(_FATES, 0)
+    told = {
+        name: nothing | {fate: count for fate, count in zip(fates, counts, strict=True) if fate in nothing}
+        for name, counts in zip(labels, files, strict=True)
+    }
+    return {name: counts for name, counts in sorted(told.items()) if any(counts.values())}
 
 
 def quarantined(rows: pa.Table) -> list[dict[str, str]]:

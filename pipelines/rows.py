@@ -39,8 +39,7 @@ class Words:
     @classmethod
     def of(cls, column: pa.ChunkedArray) -> Words:
         """Of a column of strings."""
-        coded = column.combine_chunks().dictionary_encode()
-        return cls(coded.dictionary.to_pylist(), manifest.numbers(coded.indices, nothing=-1))
+        return cls(*manifest.coded(column))
 
     def __getitem__(self, row: Any) -> str | None:
         number = int(self.numbers[row])
@@ -48,7 +47,8 @@ class Words:
 
     def among(self, rows: Numbers) -> list[str]:
         """The words of some rows that have one, each once, in order of first appearance in the column."""
-        return [self.words[number] for number in np.unique(self.numbers[rows]).tolist() if number >= 0]
+        counts = np.bincount(self.numbers[rows] + 1, minlength=1)[1:]
+        return [self.words[number] for number in np.flatnonzero(counts).tolist()]
 
     def renumbered(self, words: Sequence[str | None]) -> Numbers:
         """The place of each row's word in another list of words; -1: it has none, or one that isn't there."""
