@@ -233,6 +233,7 @@ def write(rows: pa.Table, path: Path, *, lasting: bool = True) -> None:
         lasting: no: it is read once, and soon: it takes more room and less time, and may be lost in a power cut.
     """
     words = [name for name in rows.schema.names if name in _FEW_WORDS]
+    counts = [field.name for field in rows.schema if lasting and pa.types.is_integer(field.type)]
     try:
         with replacing(path, lasting=lasting) as beside:
             pq.write_table(
@@ -241,6 +242,7 @@ def write(rows: pa.Table, path: Path, *, lasting: bool = True) -> None:
                 compression="zstd" if lasting else "none",
                 row_group_size=_ROW_GROUP,
                 use_dictionary=words,
+                column_encoding=dict.fromkeys(counts, "DELTA_BINARY_PACKED") or None,  # smaller, in half of the time
                 write_statistics=False,
             )
     finally:
