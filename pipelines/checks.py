@@ -7,20 +7,27 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Final, Literal
+
+import numpy as np
+
+from pipelines.manifest import PARTS, STATUSES
+from pipelines.rows import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pipelines.manifest import Status
+    import numpy.typing as npt
 
-Columns = dict[str, list[Any]]
+    from pipelines.manifest import Status
+    from pipelines.rows import Contents, Numbers, Rows
 
 IMBALANCE_RATIO = 10
 TINY_CLASS_IMAGES = 3
 SMALL_CLASS_IMAGES = 10
 PROPORTIONS_RATIO = 2.0
-_KEPT_FIRST = {"test": 0, "validation": 1, "train": 2, None: 3}
+_KEPT_FIRST: Final = {PARTS.index("test"): 0, PARTS.index("validation"): 1, PARTS.index("train"): 2, -1: 3}
+_USED, _QUARANTINED, _IGNORED = (STATUSES.index(status) for status in ("used", "quarantined", "ignored"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,50 +43,57 @@ class Verdict:
     """What became of every row, in the order of the rows.
 
     Attributes:
-        status: of each row.
-        reason: of each row, None for those used.
-        used: the row that stands for each content in the snapshot, by content hash.
+        status: int8 [n], the place in STATUSES of each row's.
+        reason: of the rows that were set aside here, by row.
+        used: the row that stands for each content in the snapshot, in order of the contents' first rows.
         conflicts: contents with several labels.
         leaks: contents that a pre-split source has in several parts.
         group_leaks: groups that it has in several parts: an image of each part.
     """
 
-    status: list[Status]
-    reason: list[str | None]
-    used: dict[str, int] = field(default_factory=dict)
+    status: npt.NDArray[np.int8]
+    reason: dict[int, str]
+    used: Numbers
     conflicts: list[Conflict] = field(default_factory=list)
     leaks: list[Conflict] = field(default_factory=list)
     group_leaks: list[Conflict] = field(default_factory=list)
 
 
-def judge(rows: Columns, *, conflicts: Literal["drop", "keep-first"]) -> Verdict:
+def judge(rows: Rows, *, conflicts: Literal["drop", "keep-first"]) -> Verdict:
     """Decide on every row of a decoded source.
 
     Args:
-        rows: columns `path`, `label`, `part` (None: not pre-split), `status` ("ignored" or None),
-            `reason` and `content_hash` (None: unreadable), in order of the paths.
+        rows: in order of the paths.
         conflicts: with `keep-first`, equal pixels under several labels count for the first of the labels.
     """
-    verdict = Verdict(status=["used"] * len(rows["path"]), reason=list(rows["reason"]))
-    repeated: dict[str, list[int]] = {}
-    for index, (content, status) in enumerate(zip(rows["content_hash"], rows["status"], strict=True)):
-        if status == "ignored":
-            verdict.status[index] = "ignored"
-        elif content is None:
-            verdict.status[index] = "quarantined"
-        elif content in verdict.used:
-            repeated.setdefault(content, [verdict.used[content]]).append(index)
-        else:
-            verdict.used[content] = index
-    for content, indices in repeated.items():
-        _judge_repeated(content, indices, rows=rows, verdict=verdict, keep_first=conflicts == "keep-first")
+    status = np.full(len(rows.content), _USED, dtype=np.int8)
+    status[rows.content == b""] = _QUARANTINED
+    status[rows.ignored] = _IGNORED
+    candidates = np.flatnonzero(status == _USED)
+    used, repeated = _distinct(candidates, rows.content[candidates])
+    verdict = Verdict(status=status, reason={}, used=used)
+    places = np.searchsorted(used, [indices[0] for indices in repeated])
+    for place, indices in zip(places.tolist(), repeated, strict=True):
+        used[place] = _judge_repeated(indices, rows=rows, verdict=verdict, keep_first=conflicts == "keep-first")
+    verdict.used = used[used >= 0]
     return verdict
 
 
-def _judge_repeated(content: str, indices: Sequence[int], *, rows: Columns, verdict: Verdict, keep_first: bool) -> None:
-    """One file of equal pixels is used; the others are duplicates, or all are in conflict."""
-    labels, parts, paths = rows["label"], rows["part"], rows["path"]
-    kept_label = min(labels[index] for index in indices)
+def _distinct(candidates: Numbers, contents: Contents) -> tuple[Numbers, list[list[int]]]:
+    """The first row of each content, and all rows of each that has several, in order of the second of these."""
+    order = in_order(contents)
+    ordered = contents[order]
+    again = np.flatnonzero(ordered[1:] == ordered[:-1]) + 1
+    runs = np.split(again, np.flatnonzero(np.diff(again) > 1) + 1) if len(again) else []
+    repeated = [candidates[order[run[0] - 1 : run[-1] + 1]].tolist() for run in runs]
+    return np.delete(candidates, order[again]), sorted(repeated, key=lambda indices: indices[1])
+
+
+def _judge_repeated(indices: Sequence[int], *, rows: Rows, verdict: Verdict, keep_first: bool) -> int:
+    """One file of equal pixels is used, and its row returned; the others are duplicates, or all in conflict: -1."""
+    labels = {index: rows.label[index] or "" for index in indices}
+    parts, paths, content = rows.part, rows.path, rows.content[indices[0]].decode()
+    kept_label = min(labels.values())
     conflicting = [index for index in indices if labels[index] != kept_label]
     kept = [index for index in indices if labels[index] == kept_label]
     if conflicting:
@@ -90,36 +104,33 @@ def _judge_repeated(content: str, indices: Sequence[int], *, rows: Columns, verd
             other = next(paths[other] for other in indices if labels[other] != labels[index])
             _set_aside(verdict, index, "conflict", f"the same pixels as {other}, which has another label")
     # Of copies in several parts of a pre-split source the test's stays: so the test set is what its maker made.
-    kept.sort(key=lambda index: (_KEPT_FIRST[parts[index]], paths[index]))
-    if len({parts[index] for index in kept}) > 1:
+    kept.sort(key=lambda index: (_KEPT_FIRST[int(parts[index])], paths[index]))
+    if len({int(parts[index]) for index in kept}) > 1:
         verdict.leaks.append(Conflict(content, tuple(paths[index] for index in kept)))
     for index in kept[1:]:
-        leak = f", which is in {parts[kept[0]]}" if parts[index] != parts[kept[0]] else ""
+        leak = f", which is in {PARTS[parts[kept[0]]]}" if parts[index] != parts[kept[0]] else ""
         _set_aside(verdict, index, "duplicate", f"the same pixels as {paths[kept[0]]}{leak}")
-    if kept:
-        verdict.used[content] = kept[0]
-    else:
-        del verdict.used[content]
+    return kept[0] if kept else -1
 
 
-def set_aside(verdict: Verdict, contents: Mapping[str, str], rows: Columns) -> None:
-    """Turn contents that were to be used into conflicts, each with its reason."""
-    for content, reason in contents.items():
-        index = verdict.used.pop(content)
+def set_aside(verdict: Verdict, torn: Mapping[int, str], rows: Rows) -> None:
+    """Turn rows that were to be used into conflicts, each with its reason."""
+    for index, reason in torn.items():
         _set_aside(verdict, index, "conflict", reason)
-        verdict.conflicts.append(Conflict(content, (rows["path"][index],)))
+        verdict.conflicts.append(Conflict(rows.content[index].decode(), (rows.path[index],)))
+    verdict.used = verdict.used[~np.isin(verdict.used, list(torn))]
 
 
 def _set_aside(verdict: Verdict, index: int, status: Status, reason: str) -> None:
-    verdict.status[index] = status
+    verdict.status[index] = STATUSES.index(status)
     verdict.reason[index] = reason
 
 
 def warnings(
-    rows: Columns,
+    rows: Rows,
     verdict: Verdict,
     *,
-    parts: Mapping[str, str],
+    parts: Numbers,
     lost_colour: bool,
     overruled: int,
     task: str = "classify",
@@ -127,20 +138,19 @@ def warnings(
     """Sentences about what isn't wrong and may still spoil a training.
 
     Args:
-        rows: as in `judge`, with `width` and `height`.
+        rows: as in `judge`.
         verdict: on these rows.
-        parts: of the used contents, by content hash.
+        parts: int64 [used], the place in PARTS of each used content's.
         lost_colour: colour images are stored as gray, because the dataset is gray.
         overruled: images whose part is not the one that the source now gives them.
         task: classify or reconstruct, which asks for no labels and hears nothing of them.
     """
-    used = list(verdict.used.values())
+    used = verdict.used
     found = _class_warnings(rows, used) if task == "classify" else []
-    widths, heights, labels = rows["width"], rows["height"], rows["label"]
-    proportions = {width / height for width, height in {(widths[index], heights[index]) for index in used}}
-    if proportions and max(proportions) > PROPORTIONS_RATIO * min(proportions):
+    proportions = rows.width[used] / rows.height[used]
+    if len(used) and proportions.max() > PROPORTIONS_RATIO * proportions.min():
         found.append(
-            f"Proportions differ: width over height goes from {min(proportions):.2f} to {max(proportions):.2f}. "
+            f"Proportions differ: width over height goes from {proportions.min():.2f} to {proportions.max():.2f}. "
             "--resize pad keeps them."
         )
     if lost_colour:
@@ -161,12 +171,11 @@ def warnings(
             f"The source now gives {overruled} images another part than they had in an earlier ingest. They stay "
             "where they were, because nobody moves; to follow the source, use another --dataset."
         )
-    quarantined = verdict.status.count("quarantined")
+    quarantined = int(np.count_nonzero(verdict.status == _QUARANTINED))
     if quarantined > len(used):
         found.append(f"More files are quarantined ({quarantined}) than used ({len(used)}).")
-    row = verdict.used
-    trained = {labels[row[content]] for content, part in parts.items() if part == "train"}
-    untrained = sorted({labels[index] for index in used} - trained)
+    trained = used[parts == PARTS.index("train")]
+    untrained = sorted({*rows.label.among(used)} - {*rows.label.among(trained)})
     if untrained and task == "classify":
         found.append(f"Labels without a training image: {_listed(untrained)}.")
     return found
@@ -177,11 +186,11 @@ def empty_labels(names: Sequence[str]) -> list[str]:
     return [f"Folders of labels without a file that could be an image: {_listed(names)}."] if names else []
 
 
-def _class_warnings(rows: Columns, used: Sequence[int]) -> list[str]:
-    sizes = Counter(rows["label"][index] for index in used)
+def _class_warnings(rows: Rows, used: Numbers) -> list[str]:
+    counted = Counter(rows.label.numbers[used].tolist())
+    sizes = {rows.label.words[number]: images for number, images in counted.items()}
     found = []
-    empty = {label for label, status in zip(rows["label"], rows["status"], strict=True) if status is None}
-    if unused := sorted(empty - sizes.keys() - {None}):
+    if unused := sorted({*rows.label.among(np.flatnonzero(~rows.ignored))} - sizes.keys()):
         found.append(f"Labels without a usable image, left out: {_listed(unused)}.")
     if tiny := sorted(label for label, images in sizes.items() if images < TINY_CLASS_IMAGES):
         found.append(f"Too few images to be in all three parts ({TINY_CLASS_IMAGES}): {_listed(tiny)}.")

@@ -5,6 +5,8 @@ It draws what a snapshot holds; it knows no source.
 
 from __future__ import annotations
 
+import struct
+import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +14,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pipelines import manifest
-from pipelines.files import replacing
-from pipelines.manifest import PARTS
+from pipelines.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    import numpy.typing as npt
 
     from pipelines.dataset import Part, Snapshot
 
@@ -30,7 +33,9 @@ _GAP = 6
 _LINE = 18
 _NAME_WIDTH = 170
 _WIDTH = _NAME_WIDTH + SAMPLES * (_TILE + _GAP) + _GAP
-_PAPER, _INK, _FAINT = (255, 255, 255), (20, 20, 20), (120, 120, 120)
+_PAPER, _MAT, _INK, _FAINT = "#ffffff", "#ebebeb", "#141414", "#787878"
+_PNG_COLOUR = {"L": 0, "RGB": 2}
+_UP = 2  # PNG's filter: each byte as its difference from the one above
 
 
 def draw_sheet(snapshot: Snapshot) -> Path:
@@ -39,8 +44,10 @@ def draw_sheet(snapshot: Snapshot) -> Path:
     Returns:
         The picture's path.
     """
+    path = snapshot.path / SHEET
     with _pillow_unlimited():
-        return _save(_sheet(snapshot), snapshot.path / SHEET)
+        write_atomically(path, _png(_sheet(snapshot)))
+    return path
 
 
 @contextmanager
@@ -54,27 +61,28 @@ def _pillow_unlimited() -> Iterator[None]:
 
 
 def _sheet(snapshot: Snapshot) -> Image.Image:
-    parts = [snapshot.part(name) for name in PARTS]
-    rows = [(snapshot.labels[number], *_samples(parts, number)) for number in _chosen(snapshot)]
+    """In gray where the snapshot is gray: a third of the bytes, and it looks the same."""
+    parts, shown = snapshot.all_parts(), _chosen(snapshot)
     problems = _quarantined(snapshot)
-    height = _GAP + len(rows) * (_TILE + _GAP) + (len(problems) + 1) * _LINE * bool(problems) + _LINE + _GAP
-    sheet = Image.new("RGB", (_WIDTH, height), _PAPER)
+    height = _GAP + len(shown) * (_TILE + _GAP) + (len(problems) + 1) * _LINE * bool(problems) + _LINE + _GAP
+    sheet = Image.new("L" if snapshot.image.channels == 1 else "RGB", (_WIDTH, height), _PAPER)
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     top = _GAP
-    for label, images, count in rows:
-        pen.text((_GAP, top + _TILE // 2 - _LINE), _cut(label or "(no label)", 22), fill=_INK, font=font)
-        pen.text((_GAP, top + _TILE // 2), f"{count:,} images", fill=_FAINT, font=font)
+    for number in shown:
+        images, count = _samples(parts, number)
+        pen.text((_GAP, top + _TILE // 2 - _LINE), _cut(snapshot.labels[number] or "(no label)", 22), _INK, font)
+        pen.text((_GAP, top + _TILE // 2), f"{count:,} images", _FAINT, font)
         for place, pixels in enumerate(images):
-            sheet.paste(_tile(pixels), (_NAME_WIDTH + place * (_TILE + _GAP), top))
+            _show(pixels, sheet, (_NAME_WIDTH + place * (_TILE + _GAP), top))
         top += _TILE + _GAP
-    if len(snapshot.labels) > len(rows):
-        pen.text((_GAP, top), f"and {len(snapshot.labels) - len(rows)} more labels", fill=_FAINT, font=font)
+    if len(snapshot.labels) > len(shown):
+        pen.text((_GAP, top), f"and {len(snapshot.labels) - len(shown)} more labels", _FAINT, font)
     top += _LINE
     if problems:
-        pen.text((_GAP, top), f"Quarantined: {snapshot.counts['quarantined']:,}", fill=_INK, font=font)
+        pen.text((_GAP, top), f"Quarantined: {snapshot.counts['quarantined']:,}", _INK, font)
     for number, problem in enumerate(problems, start=1):
         line = _cut(f"{problem['path']}: {problem['reason']}".replace("\n", " "), 150)
-        pen.text((2 * _GAP, top + number * _LINE), line, fill=_FAINT, font=font)
+        pen.text((2 * _GAP, top + number * _LINE), line, _FAINT, font)
     return sheet
 
 
@@ -96,26 +104,41 @@ def _samples(parts: Sequence[Part], number: int) -> tuple[list[np.ndarray[Any, A
 
 
 def _quarantined(snapshot: Snapshot) -> list[dict[str, str]]:
+    if not snapshot.counts["quarantined"]:
+        return []
     rows = manifest.read(snapshot.path / manifest.MANIFEST, ["path", "status", "reason"])
     return manifest.quarantined(rows)[:MOST_QUARANTINED]
 
 
-def _tile(pixels: np.ndarray[Any, Any]) -> Image.Image:
-    """A picture in a square; small ones are enlarged without smoothing, so that their pixels are seen."""
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
+def _show(pixels: npt.NDArray[np.uint8], sheet: Image.Image, corner: tuple[int, int]) -> None:
+    """Put a picture into a square of the sheet; small ones are enlarged unsmoothed, so that their pixels are seen."""
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     scale = _TILE / max(image.size)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    shown = image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
-    tile = Image.new("RGB", (_TILE, _TILE), (235, 235, 235))
-    tile.paste(shown, ((_TILE - size[0]) // 2, (_TILE - size[1]) // 2))
-    return tile
+    # A large one is first reduced by a whole number, which is cheap, and then smoothed to size.
+    shown = image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX, reducing_gap=1.0)
+    left, top = corner
+    if size != (_TILE, _TILE):
+        sheet.paste(_MAT, (left, top, left + _TILE, top + _TILE))
+    sheet.paste(shown, (left + (_TILE - size[0]) // 2, top + (_TILE - size[1]) // 2))
 
 
 def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def _save(sheet: Image.Image, path: Path) -> Path:
-    with replacing(path) as beside:
-        sheet.save(beside, "PNG", compress_level=1)  # in a tenth of the time, for a few bytes more
-    return path
+def _png(sheet: Image.Image) -> bytes:
+    """The sheet as PNG: one filter and runs only, in a quarter of the time that Pillow takes to try them all."""
+    pixels = np.asarray(sheet).reshape(sheet.height, -1)
+    rows = np.empty((sheet.height, 1 + pixels.shape[1]), dtype=np.uint8)
+    rows[:, 0] = _UP
+    rows[0, 1:] = pixels[0]
+    np.subtract(pixels[1:], pixels[:-1], out=rows[1:, 1:])
+    deflate = zlib.compressobj(1, strategy=zlib.Z_RLE)
+    head = struct.pack(">IIBBBBB", *sheet.size, 8, _PNG_COLOUR[sheet.mode], 0, 0, 0)
+    data = deflate.compress(rows.data) + deflate.flush()
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", head) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))

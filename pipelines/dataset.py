@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from pipelines.manifest import PartName
+    from pipelines.rows import Contents
 
 SCHEMA_VERSION = 2  # of 1 the content hashes were SHA-256
 SNAPSHOT = "snapshot.json"
@@ -57,7 +58,7 @@ class Arrangement:
         source: identity of where the files came from.
         labels: class names; a label's place is its class.
         image: of every row.
-        contents: content hash of each row.
+        contents: bytes [rows], content hash of each.
         classes: int32 [rows].
         parts: rows of each part.
         shards: files of pixels.
@@ -68,7 +69,7 @@ class Arrangement:
     source: str
     labels: tuple[str, ...]
     image: ImageSpec
-    contents: Sequence[str]
+    contents: Contents
     classes: npt.NDArray[np.int32]
     parts: Mapping[PartName, int]
     shards: tuple[Shard, ...]
@@ -78,7 +79,7 @@ class Arrangement:
         """16 hexadecimal digits, equal for equal contents, labels, parts and image size, wherever they lie."""
         head = [SCHEMA_VERSION, asdict(self.image), list(self.labels), [self.parts[part] for part in PARTS]]
         digest = hashlib.sha256(json.dumps(head).encode())
-        digest.update("".join(self.contents).encode())
+        digest.update(manifest.joined(self.contents))
         digest.update(self.classes.astype("<i4").tobytes())
         return digest.hexdigest()[:16]
 
@@ -139,11 +140,18 @@ class Snapshot:
 
     def part(self, name: PartName) -> Part:
         """The rows of one part."""
-        start = sum(self._parts[part] for part in PARTS[: PARTS.index(name)])
-        stop = start + self._parts[name]
+        return self.all_parts()[PARTS.index(name)]
+
+    def all_parts(self) -> tuple[Part, ...]:
+        """All parts, in order."""
         with np.load(self.path / ROWS) as rows:
-            classes, places = rows["classes"][start:stop], rows["places"][start:stop]
-        return Part(self, name=name, first_row=start, labels=classes, places=places)
+            classes, places = rows["classes"], rows["places"]
+        stops = np.cumsum([self._parts[name] for name in PARTS]).tolist()
+        starts = [0, *stops[:-1]]
+        return tuple(
+            Part(self, name=name, first_row=start, labels=classes[start:stop], places=places[start:stop])
+            for name, start, stop in zip(PARTS, starts, stops, strict=True)
+        )
 
     def places(self) -> npt.NDArray[np.int64]:
         """Of every row, the shard and the row in that shard: int64 [rows, 2]."""
@@ -282,12 +290,13 @@ def seal(arrangement: Arrangement, rows: pa.Table, *, snapshots: Path, shelves: 
         PipelineError: a shard lies in none of the shelves.
         OSError: it can't be written; nothing is left.
     """
-    target = snapshots / arrangement.id()
+    name = arrangement.id()
+    target = snapshots / name
     if _is_whole(target):
         manifest.write(rows, target / manifest.MANIFEST)
         sync(snapshots)
         return target
-    temporary = snapshots / f".{target.name}.{os.getpid()}"
+    temporary = snapshots / f".{name}.{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(target, ignore_errors=True)
     try:
@@ -296,7 +305,7 @@ def seal(arrangement: Arrangement, rows: pa.Table, *, snapshots: Path, shelves: 
             _link(shard.file, shelves=shelves, target=temporary / PIXELS / shard.file)
         np.savez(temporary / ROWS, classes=arrangement.classes, places=arrangement.places)
         manifest.write(rows, temporary / manifest.MANIFEST)
-        (temporary / SNAPSHOT).write_text(json.dumps(_said(arrangement), indent=1), encoding="utf-8")
+        (temporary / SNAPSHOT).write_text(json.dumps(_said(arrangement, name), indent=1), encoding="utf-8")
         for path in (*(temporary / PIXELS).iterdir(), temporary / ROWS, temporary / SNAPSHOT):
             sync(path)
         for place in (temporary / PIXELS, temporary):
@@ -316,10 +325,10 @@ def _is_whole(path: Path) -> bool:
     return True
 
 
-def _said(arrangement: Arrangement) -> dict[str, Any]:
+def _said(arrangement: Arrangement, name: str) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
-        "id": arrangement.id(),
+        "id": name,
         "dataset": arrangement.dataset,
         "source": arrangement.source,
         "labels": list(arrangement.labels),

@@ -19,24 +19,21 @@ from pipelines.dataset import PIXELS, Arrangement, Shard, Snapshot, find_shard, 
 from pipelines.errors import BadSource, PipelineError
 from pipelines.journal import channels_of
 from pipelines.ledger import Dataset, Ledger, dataset_held
-from pipelines.manifest import PARTS, PartName
+from pipelines.manifest import PARTS, STATUSES
 from pipelines.parting import look, part
-from pipelines.scan import STAGED, STAGED_SCHEMA, TOKEN, Progress, Staged, scan_and_decode, silent
+from pipelines.rows import Rows, in_order
+from pipelines.scan import STAGED, TOKEN, Progress, Staged, scan_and_decode, silent
 from serving.images import ImageSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from pipelines.config import DataRecipe
-
-Columns = dict[str, list[Any]]
+    from pipelines.parting import Parting
+    from pipelines.rows import Numbers
 
 LISTED_PROBLEMS = 1000
-JUDGED = (
-    *("path", "label", "part", "status", "reason", "content_hash"),
-    *("mode", "width", "height", "shard", "offset"),
-)
+STAGED_WORDS = ("label", "part", "status", "format", "mode", "shard")
 COLOUR_MODES = frozenset({"RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
 
 
@@ -140,50 +137,49 @@ def split_and_seal(staged: Staged, *, progress: Progress = silent) -> IngestResu
         dataset = Dataset.read(folder)
         if not staged.nothing_new:
             dataset = _sealed(staged, dataset, progress=progress)
-            draw_sheet(Snapshot.open(dataset.snapshot_path(folder)))
-            dataset.write(folder)
         elif dataset is None or dataset.snapshot != staged.token:
             raise _came_between(folder)
+        snapshot = Snapshot.open(dataset.snapshot_path(folder))
+        if not staged.nothing_new:
+            draw_sheet(snapshot)
+            dataset.write(folder)
         ledger.sweep(folder, dataset)
-    return _result(staged, dataset, seconds={"ingest": staged.seconds, "split": time.perf_counter() - started})
+    taken = {"ingest": staged.seconds, "split": time.perf_counter() - started}
+    return _result(staged, dataset, snapshot, seconds=taken)
 
 
 def _sealed(staged: Staged, dataset: Dataset | None, *, progress: Progress) -> Dataset:
     """Put the snapshot and the ledger in place; the state that makes them count, still to be written."""
     folder = staged.dataset_dir
-    rows: Columns = manifest.columns(_read_staged(staged, JUDGED), JUDGED)
+    table = _read_staged(staged)
+    rows = Rows.of(table)
     verdict = checks.judge(rows, conflicts=staged.recipe.conflicts)
-    book = Ledger.read(folder / dataset.ledger) if dataset else Ledger.empty()
     shelves = [folder / ledger.JOURNAL, *([dataset.snapshot_path(folder) / PIXELS] if dataset else [])]
     parting = part(
         rows,
         verdict,
         recipe=staged.recipe,
         presplit=staged.presplit,
-        book=book,
+        book=Ledger.read(folder / dataset.ledger) if dataset else Ledger.empty(),
         looks=_looks(rows, verdict, staged=staged, shelves=shelves),
         listed=LISTED_PROBLEMS,
     )
-    parts = parting.parts
-    labels = sorted(set(map(rows["label"].__getitem__, verdict.used.values())))
+    used = verdict.used
+    labels = sorted(rows.label.among(used))
     _check_labels(labels, staged)
-    progress("split", len(parts), len(parts))
-    shards = set(map(rows["shard"].__getitem__, verdict.used.values()))
-    gray = all(channels_of(shard) == 1 for shard in shards)
-    channels = staged.canvas.channels or (1 if gray else 3)
-    image = ImageSpec(staged.canvas.height, staged.canvas.width, channels, staged.canvas.resize)
-    arrangement = _arrange(rows, verdict, parts=parts, labels=labels, image=image, staged=staged, shelves=shelves)
+    progress("split", len(used), len(used))
+    image = _image(rows, used, staged)
+    order = in_order(rows.content[used])
+    order = order[np.argsort(parting.parts[order], kind="stable")]
+    at, parts = used[order], parting.parts[order]
+    arrangement = _arrange(rows, at, parts=parts, labels=labels, image=image, staged=staged, shelves=shelves)
     path = seal(
         arrangement,
-        _manifest(staged, verdict, arrangement),
+        _manifest(table, verdict, at, parts=parts),
         snapshots=folder / ledger.SNAPSHOTS,
         shelves=shelves,
     )
-    lost_colour = (
-        channels == 1
-        and staged.recipe.channels is None
-        and not COLOUR_MODES.isdisjoint(map(rows["mode"].__getitem__, verdict.used.values()))
-    )
+    del table
     state = Dataset(
         name=folder.name,
         source=staged.source,
@@ -192,21 +188,19 @@ def _sealed(staged: Staged, dataset: Dataset | None, *, progress: Progress) -> D
         image=asdict(image),
         snapshot=path.name,
         ledger=parting.ledger.write(folder),
-        warnings=checks.warnings(
-            rows, verdict, parts=parts, task=staged.task, lost_colour=lost_colour, overruled=parting.overruled
-        ),
+        warnings=_warnings(rows, verdict, parting, image=image, staged=staged),
         conflicts=[asdict(conflict) for conflict in verdict.conflicts[:LISTED_PROBLEMS]],
         leaks=[asdict(leak) for leak in [*verdict.leaks, *verdict.group_leaks][:LISTED_PROBLEMS]],
         near_duplicates=parting.near_duplicates,
         overruled=parting.overruled,
     )
-    progress("seal", len(parts), len(parts))
+    progress("seal", len(used), len(used))
     return state
 
 
-def _read_staged(staged: Staged, names: Sequence[str]) -> pa.Table:
+def _read_staged(staged: Staged) -> pa.Table:
     try:
-        rows = manifest.read(staged.dataset_dir / ledger.JOURNAL / STAGED, list(names))
+        rows = manifest.read_coded(staged.dataset_dir / ledger.JOURNAL / STAGED, STAGED_WORDS)
     except FileNotFoundError as error:
         raise _came_between(staged.dataset_dir) from error
     if (rows.schema.metadata or {}).get(TOKEN) != staged.token.encode():
@@ -220,7 +214,7 @@ def _came_between(folder: Path) -> PipelineError:
     )
 
 
-def _looks(rows: Columns, verdict: checks.Verdict, *, staged: Staged, shelves: list[Path]) -> dict[str, int] | None:
+def _looks(rows: Rows, verdict: checks.Verdict, *, staged: Staged, shelves: list[Path]) -> dict[str, int] | None:
     if not (staged.recipe.near_duplicates or staged.recipe.group_near_duplicates):
         return None
     return look(rows, verdict, height=staged.canvas.height, width=staged.canvas.width, shelves=shelves)
@@ -235,39 +229,36 @@ def _check_labels(labels: list[str], staged: Staged) -> None:
         )
 
 
+def _image(rows: Rows, used: Numbers, staged: Staged) -> ImageSpec:
+    """Of the snapshot's rows: gray where every image is, unless the recipe says otherwise."""
+    gray = all(channels_of(shard) == 1 for shard in rows.shard.among(used))
+    canvas = staged.canvas
+    return ImageSpec(canvas.height, canvas.width, canvas.channels or (1 if gray else 3), canvas.resize)
+
+
 def _arrange(
-    rows: Columns,
-    verdict: checks.Verdict,
+    rows: Rows,
+    at: Numbers,
     *,
-    parts: dict[str, PartName],
+    parts: Numbers,
     labels: list[str],
     image: ImageSpec,
     staged: Staged,
     shelves: list[Path],
 ) -> Arrangement:
-    by_part: dict[str, list[str]] = {name: [] for name in PARTS}
-    for content, assigned in parts.items():
-        by_part[assigned].append(content)
-    contents = [content for name in PARTS for content in sorted(by_part[name])]
-    at = list(map(verdict.used.__getitem__, contents))
-    lying, offsets, label_of = (list(map(rows[name].__getitem__, at)) for name in ("shard", "offset", "label"))
-    files = sorted(set(lying))
-    number = {name: index for index, name in enumerate(files)}
-    classes = {label: index for index, label in enumerate(labels)}
+    """The snapshot's rows: those at `at`, in order, each with its part."""
+    files = sorted(rows.shard.among(at))
     row_counts = _rows_in_shards(files, image=image, shelves=shelves)
-    places = np.empty((len(at), 2), dtype=np.int64)
-    places[:, 0] = list(map(number.__getitem__, lying))
-    places[:, 1] = offsets
     return Arrangement(
         dataset=staged.dataset_dir.name,
         source=staged.source,
         labels=tuple(labels),
         image=image,
-        contents=contents,
-        classes=np.array(list(map(classes.__getitem__, label_of)), dtype=np.int32),
-        parts={part: len(by_part[part]) for part in PARTS},
+        contents=rows.content[at],
+        classes=rows.label.renumbered(labels)[at].astype(np.int32),
+        parts=dict(zip(PARTS, np.bincount(parts, minlength=len(PARTS)).tolist(), strict=True)),
         shards=tuple(Shard(name, rows=row_counts[name], channels=channels_of(name)) for name in files),
-        places=places,
+        places=np.stack([rows.shard.renumbered(files)[at], rows.offset[at]], axis=1),
     )
 
 
@@ -277,27 +268,43 @@ def _rows_in_shards(files: list[str], *, image: ImageSpec, shelves: list[Path]) 
     return {name: size // (side * channels_of(name)) for name, size in sizes.items()}
 
 
-def _manifest(staged: Staged, verdict: checks.Verdict, arrangement: Arrangement) -> pa.Table:
-    """The staged rows as the contract has them."""
-    staged_rows = _read_staged(staged, [name for name in manifest.SCHEMA.names if name in STAGED_SCHEMA.names])
-    at = np.array(list(map(verdict.used.__getitem__, arrangement.contents)), dtype=np.int64)
-    row = np.full(staged_rows.num_rows, -1, dtype=np.int64)
+def _manifest(table: pa.Table, verdict: checks.Verdict, at: Numbers, *, parts: Numbers) -> pa.Table:
+    """The staged rows as the contract has them; `at` are the snapshot's, in order, each with its part."""
+    row = np.full(table.num_rows, -1, dtype=np.int64)
     row[at] = np.arange(len(at))
-    part = np.full(staged_rows.num_rows, -1, dtype=np.int32)
-    part[at] = np.repeat(np.arange(len(PARTS)), [arrangement.parts[name] for name in PARTS])
+    part = np.full(table.num_rows, -1, dtype=np.int64)
+    part[at] = parts
     told = {
-        "status": manifest.strings(verdict.status),
-        "reason": manifest.strings(verdict.reason),
+        "status": manifest.chosen(STATUSES, verdict.status),
+        "reason": _reasons(table["reason"], verdict.reason),
         "split": manifest.chosen(PARTS, part),
         "row": manifest.whole(row, there=row >= 0),
     }
-    columns = [told[name] if name in told else staged_rows[name] for name in manifest.SCHEMA.names]
+    columns = [told[one.name] if one.name in told else table[one.name].cast(one.type) for one in manifest.SCHEMA]
     return pa.Table.from_arrays(columns, schema=manifest.SCHEMA)
 
 
-def _result(staged: Staged, dataset: Dataset, *, seconds: dict[str, float]) -> IngestResult:
-    path = dataset.snapshot_path(staged.dataset_dir)
-    snapshot = Snapshot.open(path)
+def _reasons(staged: pa.ChunkedArray, more: dict[int, str]) -> pa.ChunkedArray | pa.Array:
+    if not more:
+        return staged
+    return manifest.strings([more.get(row, reason) for row, reason in enumerate(staged.to_pylist())])
+
+
+def _warnings(rows: Rows, verdict: checks.Verdict, parting: Parting, *, image: ImageSpec, staged: Staged) -> list[str]:
+    gray = image.channels == 1 and staged.recipe.channels is None
+    lost_colour = gray and not COLOUR_MODES.isdisjoint(rows.mode.among(verdict.used))
+    return checks.warnings(
+        rows,
+        verdict,
+        parts=parting.parts,
+        task=staged.task,
+        lost_colour=lost_colour,
+        overruled=parting.overruled,
+    )
+
+
+def _result(staged: Staged, dataset: Dataset, snapshot: Snapshot, *, seconds: dict[str, float]) -> IngestResult:
+    path = snapshot.path
     rows = manifest.read(path / manifest.MANIFEST, ["path", "label", "split", "status", "reason", "row"])
     problems = manifest.quarantined(rows)
     return IngestResult(
@@ -328,7 +335,7 @@ def _result(staged: Staged, dataset: Dataset, *, seconds: dict[str, float]) -> I
 def _colour(snapshot: Snapshot, rows: pa.Table) -> dict[str, Any]:
     """How many of a snapshot's images have colour, and the first file that is one of them."""
     is_colour = np.array([shard.channels > 1 for shard in snapshot.shards], dtype=np.bool_)[snapshot.places()[:, 0]]
-    row = np.array([-1 if one is None else one for one in rows["row"].to_pylist()], dtype=np.int64)
+    row = manifest.numbers(rows["row"].combine_chunks(), nothing=-1)
     files = np.flatnonzero(row >= 0)
     coloured = files[is_colour[row[files]]]
     return {

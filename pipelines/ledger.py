@@ -13,22 +13,25 @@ import json
 import os
 import shutil
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import pyarrow as pa
 
 from pipelines import manifest
 from pipelines.config import DataRecipe
 from pipelines.errors import BadRecipe, BadSource, PipelineError
 from pipelines.files import sync, write_atomically
+from pipelines.manifest import PARTS
+from pipelines.rows import Words, found_in, in_order
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pipelines.manifest import PartName
+    from pipelines.rows import Contents, Numbers
 
 SCHEMA_VERSION = 2  # of 1 the content hashes were SHA-256: none would be found again
 DATASET = "dataset.json"
@@ -131,69 +134,120 @@ def data_recipe(folder: Path) -> DataRecipe:
     return DataRecipe.model_validate(dataset.recipe if dataset else {})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Ledger:
     """The part of every image that a dataset ever had, those that are gone included.
 
     Attributes:
-        parts: by content hash.
+        contents: bytes [n], content hashes in order.
+        assigned: int64 [n], the place in PARTS of each one's part.
         groups: what `group_by` matched in the paths of each content; only of images that are in a group.
         likeness: perceptual hashes, where near-duplicates are kept together.
     """
 
-    parts: dict[str, PartName]
-    groups: dict[str, tuple[str, ...]]
-    likeness: dict[str, int]
+    contents: Contents
+    assigned: Numbers
+    groups: Mapping[str, tuple[str, ...]]
+    likeness: Mapping[str, int]
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """The ledger at `path`."""
-        columns = manifest.read(path).to_pydict()
-        contents = columns["content_hash"]
-
-        def by_content(name: str) -> dict[str, Any]:
-            return {key: value for key, value in zip(contents, columns[name], strict=True) if value is not None}
-
-        return cls(
-            parts=by_content("split"),
-            groups={content: tuple(json.loads(names)) for content, names in by_content("groups").items()},
-            likeness={content: int(value, 16) for content, value in by_content("likeness").items()},
-        )
+    def of(
+        cls,
+        parts: Mapping[str, PartName],
+        *,
+        groups: Mapping[str, tuple[str, ...]] | None = None,
+        likeness: Mapping[str, int] | None = None,
+    ) -> Self:
+        """From the parts by content hash."""
+        contents = sorted(parts)
+        assigned = np.array([PARTS.index(parts[content]) for content in contents], dtype=np.int64)
+        return cls(np.array(contents, dtype=np.bytes_), assigned, groups or {}, likeness or {})
 
     @classmethod
     def empty(cls) -> Self:
         """Of a dataset that is new."""
-        return cls(parts={}, groups={}, likeness={})
+        return cls.of({})
 
-    def restricted(self, contents: AbstractSet[str]) -> Self:
-        """What it knows of some contents only."""
-        return type(self)(
-            parts={content: part for content, part in self.parts.items() if content in contents},
-            groups={content: names for content, names in self.groups.items() if content in contents},
-            likeness={content: value for content, value in self.likeness.items() if content in contents},
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The ledger at `path`."""
+        rows = manifest.read(path)
+        contents = manifest.fixed_bytes(rows["content_hash"].combine_chunks())
+
+        def by_content(name: str) -> dict[str, Any]:
+            if rows[name].null_count == len(contents):
+                return {}
+            told = zip(rows["content_hash"].to_pylist(), rows[name].to_pylist(), strict=True)
+            return {content: value for content, value in told if value is not None}
+
+        return cls(
+            contents=contents,
+            assigned=Words.of(rows["split"]).renumbered(PARTS),
+            groups={content: tuple(json.loads(names)) for content, names in by_content("groups").items()},
+            likeness={content: int(value, 16) for content, value in by_content("likeness").items()},
         )
+
+    @property
+    def parts(self) -> dict[str, PartName]:
+        """The parts by content hash; made anew at each call."""
+        told = zip(self.contents.tolist(), self.assigned.tolist(), strict=True)
+        return {content.decode(): PARTS[part] for content, part in told}
+
+    def parts_of(self, contents: Contents) -> Numbers:
+        """The place in PARTS of the part of each of some contents: int64 [n]; -1: it knows none."""
+        return np.append(self.assigned, -1)[found_in(self.contents, contents)]
+
+    def extended(self, contents: Contents, parts: Numbers) -> Self:
+        """With the parts of contents that it doesn't know yet; groups and looks of others are dropped."""
+        new = self.parts_of(contents) < 0
+        every = np.concatenate([self.contents, contents[new]])
+        assigned, order = np.concatenate([self.assigned, parts[new]]), in_order(every)
+        return replace(self, contents=every[order], assigned=assigned[order], **self._told_of(every))
+
+    def restricted(self, contents: Contents) -> Self:
+        """What it knows of some contents only."""
+        if not (self.groups or self.likeness or len(self.contents)):
+            return self
+        held = found_in(contents[in_order(contents)], self.contents) >= 0
+        told = self._told_of(contents)
+        return replace(self, contents=self.contents[held], assigned=self.assigned[held], **told)
+
+    def _told_of(self, contents: Contents) -> dict[str, dict[str, Any]]:
+        """Groups and looks of some contents only."""
+        told: dict[str, Mapping[str, Any]] = {"groups": self.groups, "likeness": self.likeness}
+        some = {content.decode() for content in contents.tolist()} if self.groups or self.likeness else set()
+        return {name: {key: value for key, value in values.items() if key in some} for name, values in told.items()}
 
     def write(self, folder: Path) -> str:
         """Write it below `folder` under a name made from its content, which is returned."""
-        contents = sorted(self.parts)
-        nothing = [None] * len(contents)
         groups = {content: json.dumps(names) for content, names in self.groups.items()}
         likeness = {content: f"{value:016x}" for content, value in self.likeness.items()}
-        columns: dict[str, list[Any]] = {
-            "content_hash": contents,
-            "split": [self.parts[content] for content in contents],
-            "groups": [groups.get(content) for content in contents] if groups else nothing,
-            "likeness": [likeness.get(content) for content in contents] if likeness else nothing,
-        }
+        told = {"groups": self._rows(groups), "likeness": self._rows(likeness)}
+        splits = np.array(PARTS, dtype=np.bytes_)[self.assigned]
         digest = hashlib.sha256()
+        columns: dict[str, Contents | list[str | None]] = {"content_hash": self.contents, "split": splits, **told}
         for name, values in columns.items():
             digest.update(f"{name}:".encode())
-            for start in range(0, len(values) if values is not nothing else 0, _HASHED_ROWS):
-                digest.update(json.dumps(values[start : start + _HASHED_ROWS]).encode())
-        name = f"ledger-{digest.hexdigest()[:16]}.parquet"
-        if not (folder / name).exists():
-            manifest.write(manifest.table(columns, SCHEMA), folder / name)
-        return name
+            for start in range(0, len(values), _HASHED_ROWS):
+                digest.update(_dumped(values[start : start + _HASHED_ROWS]))
+        file = f"ledger-{digest.hexdigest()[:16]}.parquet"
+        if not (folder / file).exists():
+            nothing = pa.nulls(len(self.contents), pa.string())
+            arrays = [manifest.text(self.contents), manifest.chosen(PARTS, self.assigned)]
+            arrays += [manifest.strings(values) if values else nothing for values in told.values()]
+            manifest.write(pa.Table.from_arrays(arrays, schema=SCHEMA), folder / file)
+        return file
+
+    def _rows(self, told: Mapping[str, str]) -> list[str | None]:
+        """What is told by content, of every row; an empty list, if nothing is told of any."""
+        return [told.get(content.decode()) for content in self.contents.tolist()] if told else []
+
+
+def _dumped(values: Contents | list[str | None]) -> bytes:
+    """As `json.dumps` writes them; hashes and names of parts hold nothing that JSON would escape."""
+    if isinstance(values, list):
+        return json.dumps(values).encode()
+    return b'["' + b'", "'.join(values.tolist()) + b'"]'
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,19 +15,21 @@ import numpy as np
 from pipelines import checks, likeness, split
 from pipelines.dataset import find_shard
 from pipelines.journal import channels_of
-from pipelines.ledger import Ledger
-from pipelines.manifest import PARTS
+from pipelines.manifest import PARTS, STATUSES
+from pipelines.rows import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pipelines.config import DataRecipe
+    from pipelines.ledger import Ledger
     from pipelines.manifest import PartName
-
-Columns = dict[str, list[Any]]
+    from pipelines.rows import Contents, Numbers, Rows
+    from pipelines.split import Fractions
 
 _READ_ROWS = 512
+_TRAIN = PARTS.index("train")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +37,20 @@ class Parting:
     """The part of each used content.
 
     Attributes:
-        parts: by content hash.
+        parts: int64 [used], the place in PARTS of the part of each content that the verdict says is used.
         ledger: that remembers them, and all before.
         near_duplicates: pairs across parts: `count` and the first `pairs` of paths; None: not asked for.
         overruled: images that a pre-split source now gives another part than they have: they stay.
     """
 
-    parts: dict[str, PartName]
+    parts: Numbers
     ledger: Ledger
     near_duplicates: dict[str, Any] | None
     overruled: int
 
 
 def part(
-    rows: Columns,
+    rows: Rows,
     verdict: checks.Verdict,
     *,
     recipe: DataRecipe,
@@ -60,7 +62,7 @@ def part(
     """Give every used content its part; newcomers that would tear a group become conflicts in `verdict`.
 
     Args:
-        rows: the staged columns.
+        rows: of the source.
         verdict: on these rows; extended.
         recipe: of the data.
         presplit: whether the source gives the parts.
@@ -69,41 +71,65 @@ def part(
         listed: how many pairs of near-duplicates to tell.
     """
     matches = _matches(rows, verdict, recipe.group_by)
-    kept_looks = dict(looks or {}) if recipe.group_near_duplicates else {}
-    memory = Ledger(parts=book.parts, groups={**book.groups, **matches}, likeness={**book.likeness, **kept_looks})
+    kept_looks = looks or {} if recipe.group_near_duplicates else {}
+    memory = replace(book, groups={**book.groups, **matches}, likeness={**book.likeness, **kept_looks})
     overruled = 0
     if presplit:
-        given = {content: rows["part"][index] for content, index in verdict.used.items()}
-        parts = _carve(rows, verdict, given, memory=memory, book=book, recipe=recipe)
-        overruled = _overruled(given, parts)
+        parts, overruled = _carve(rows, verdict, memory=memory, book=book, recipe=recipe)
         _tell_group_leaks(rows, verdict, parts, memory=memory)
     else:
-        newcomers = verdict.used.keys() - book.parts.keys()
-        groups = _groups(rows, verdict, newcomers, memory=memory, book=book)
-        labels = {content: rows["label"][index] for content, index in verdict.used.items()}
-        parts = split.assign(labels, fractions=recipe.split, seed=recipe.seed or 0, earlier=book.parts, groups=groups)
-    remembered = book.parts | parts if book.parts else parts
-    ledger = Ledger(
-        parts=remembered,
-        groups={content: names for content, names in memory.groups.items() if content in remembered},
-        likeness={content: value for content, value in memory.likeness.items() if content in remembered},
+        groups = _groups(rows, verdict, verdict.used, memory=memory, book=book)
+        parts = _assigned(
+            rows, verdict.used, fractions=recipe.split, seed=recipe.seed or 0, earlier=book, groups=groups
+        )
+    return Parting(
+        parts,
+        ledger=memory.extended(rows.content[verdict.used], parts),
+        near_duplicates=_near(rows, verdict, parts, looks, listed=listed),
+        overruled=overruled,
     )
-    near = _near(rows, verdict, parts, looks, listed=listed)
-    return Parting(parts, ledger=ledger, near_duplicates=near, overruled=overruled)
 
 
-def _matches(rows: Columns, verdict: checks.Verdict, pattern: str | None) -> dict[str, tuple[str, ...]]:
+def _texts(contents: Contents) -> list[str]:
+    return [content.decode() for content in contents.tolist()]
+
+
+def _matches(rows: Rows, verdict: checks.Verdict, pattern: str | None) -> dict[str, tuple[str, ...]]:
     """What `pattern` finds in the paths of each used content, copies of it included."""
     if pattern is None:
         return {}
     search = re.compile(pattern).search
     found: dict[str, set[str]] = defaultdict(set)
-    for path, content, status in zip(rows["path"], rows["content_hash"], verdict.status, strict=True):
-        if status in ("used", "duplicate") and (match := search(path)):
+    kept = np.flatnonzero(np.isin(verdict.status, [STATUSES.index("used"), STATUSES.index("duplicate")]))
+    for row, content in zip(kept.tolist(), _texts(rows.content[kept]), strict=True):
+        if match := search(rows.path[row]):
             text = match.group(1) if match.re.groups else match.group()
             if text is not None:
                 found[content].add(text)
     return {content: tuple(sorted(texts)) for content, texts in found.items()}
+
+
+def _assigned(
+    rows: Rows, some: Numbers, *, fractions: Fractions, seed: int, earlier: Ledger, groups: Mapping[str, str]
+) -> Numbers:
+    """The parts of contents, which are told by their rows, as `split` gives them."""
+    contents = rows.content[some]
+    return split.assign(
+        contents,
+        rows.label.numbers[some],
+        fractions=fractions,
+        seed=seed,
+        earlier=earlier.parts_of(contents),
+        groups=_numbered(contents, groups, earlier) if groups else None,
+    )
+
+
+def _numbered(contents: Contents, groups: Mapping[str, str], earlier: Ledger) -> split.Groups:
+    """Groups by number instead of name, and where those stand that have members already."""
+    number = {name: index for index, name in enumerate(dict.fromkeys(groups.values()))}
+    numbers = [number[groups[content]] if content in groups else -1 for content in _texts(contents)]
+    held = {number[groups[content]]: PARTS.index(name) for content, name in earlier.parts.items() if content in groups}
+    return split.Groups(np.array(numbers, dtype=np.int64), held)
 
 
 def _joins(memory: Ledger) -> Iterator[tuple[str, str]]:
@@ -129,10 +155,11 @@ class Bonds:
         self._up: dict[str, str] = {}
         self._parts: dict[str, set[PartName]] = {}
         self._near: dict[int, list[int]] = defaultdict(list)
-        for content, assigned in book.parts.items():
+        before = book.parts
+        for content, assigned in before.items():
             self._parts[self._top(content)] = {assigned}
-        held = {memory.likeness[content] for content in book.parts if content in memory.likeness}
-        for content in book.parts:
+        held = {memory.likeness[content] for content in before if content in memory.likeness}
+        for content in before:
             self._join([content, *map(_match, book.groups.get(content, ())), *self._look(content)])
         for one, other in likeness.near(memory.likeness.values()):
             if one in held and other in held:
@@ -140,7 +167,7 @@ class Bonds:
             else:
                 self._near[one].append(other)
                 self._near[other].append(one)
-        for content in sorted(memory.groups.keys() & book.parts.keys()):
+        for content in sorted(memory.groups.keys() & before.keys()):
             for name in set(memory.groups[content]) - set(book.groups.get(content, ())):
                 if len(self._touched([content, _match(name)])) <= 1:  # else a copy under another name would tear
                     self._join([content, _match(name)])
@@ -192,110 +219,100 @@ def _hash(value: int) -> str:
     return f"look:{value:x}"
 
 
-def _groups(
-    rows: Columns, verdict: checks.Verdict, newcomers: Iterable[str], *, memory: Ledger, book: Ledger
-) -> dict[str, str]:
-    """The group of each content that is in one; newcomers that would join groups of several parts are set aside."""
-    if not (book.parts and (memory.groups or memory.likeness)):
+def _groups(rows: Rows, verdict: checks.Verdict, among: Numbers, *, memory: Ledger, book: Ledger) -> dict[str, str]:
+    """The group of each content that is in one; newcomers that would join groups of several parts are set aside.
+
+    `among` are rows of used contents, newcomers or not.
+    """
+    if not (len(book.contents) and (memory.groups or memory.likeness)):
         return split.joined(_joins(memory))
     bonds = Bonds(memory, book)
+    newcomers = among[book.parts_of(rows.content[among]) < 0]
     torn = {}
-    for content in sorted(newcomers):
-        parts = bonds.admit(content)
+    for row in newcomers[in_order(rows.content[newcomers])].tolist():
+        parts = bonds.admit(rows.content[row].decode())
         if len(parts) > 1:
-            among = " and ".join(sorted(parts))
-            torn[content] = f"joins groups of images that are in different parts already: {among}"
+            told = " and ".join(sorted(parts))
+            torn[row] = f"joins groups of images that are in different parts already: {told}"
     checks.set_aside(verdict, torn, rows)
     return bonds.names()
 
 
 def _carve(
-    rows: Columns,
-    verdict: checks.Verdict,
-    given: dict[str, PartName],
-    *,
-    memory: Ledger,
-    book: Ledger,
-    recipe: DataRecipe,
-) -> dict[str, PartName]:
-    """The parts that a pre-split source gives; a part that it lacks is cut from its train; earlier parts stay."""
-    lacking = set(PARTS) - set(given.values())
-    cut = [
-        fraction if name == "train" or name in lacking else 0.0
-        for name, fraction in zip(PARTS, recipe.split, strict=True)
-    ]
+    rows: Rows, verdict: checks.Verdict, *, memory: Ledger, book: Ledger, recipe: DataRecipe
+) -> tuple[Numbers, int]:
+    """The parts that a pre-split source gives, and how many images are in another one, those cut from train aside.
+
+    A part that it lacks is cut from its train; an image outside the folders of parts goes where those of train may;
+    earlier parts stay.
+    """
+    used, contents = verdict.used, rows.content[verdict.used]
+    given = rows.part[used]
+    lacking = sorted({*range(len(PARTS))} - {*given.tolist()})
+    carved = [_TRAIN, *lacking]
+    cut = [fraction if index in carved else 0.0 for index, fraction in enumerate(recipe.split)]
+    earlier = book.parts_of(contents)
+    parts = np.where(earlier >= 0, earlier, given)
+    before = book.restricted(book.contents[np.isin(book.assigned, carved)])
+    among = np.isin(parts, [*carved, -1])
+    known = memory.restricted(np.concatenate([contents[among], before.contents]))
+    groups = _groups(rows, verdict, used[among], memory=known, book=before)
+    left = np.isin(used, verdict.used)
+    used, given, parts, among = used[left], given[left], parts[left], among[left]
     whole = sum(cut)
-    parts = {content: book.parts.get(content, name) for content, name in given.items()}
-    carved = {"train", *lacking}
-    before = book.restricted({content for content, name in book.parts.items() if name in carved})
-    among = {content for content, name in parts.items() if name in carved}
-    groups = _groups(
-        rows, verdict, among - before.parts.keys(), memory=memory.restricted(among | before.parts.keys()), book=before
+    fractions = (cut[0] / whole, cut[1] / whole, cut[2] / whole)
+    parts[among] = _assigned(
+        rows, used[among], fractions=fractions, seed=recipe.seed or 0, earlier=before, groups=groups
     )
-    labels = {content: rows["label"][index] for content, index in verdict.used.items()}
-    return {content: name for content, name in parts.items() if content in labels} | split.assign(
-        {content: labels[content] for content in among if content in labels},
-        fractions=(cut[0] / whole, cut[1] / whole, cut[2] / whole),
-        seed=recipe.seed or 0,
-        earlier=before.parts,
-        groups=groups,
-    )
+    overruled = (parts != given) & (given >= 0) & ~((given == _TRAIN) & np.isin(parts, lacking))
+    return parts, int(np.count_nonzero(overruled))
 
 
-def _overruled(given: Mapping[str, PartName], parts: Mapping[str, PartName]) -> int:
-    """How many images are in another part than their source gives them, those cut from its train aside."""
-    lacking = set(PARTS) - set(given.values())
-    return sum(
-        name != given[content] and not (given[content] == "train" and name in lacking)
-        for content, name in parts.items()
-    )
-
-
-def _tell_group_leaks(rows: Columns, verdict: checks.Verdict, parts: Mapping[str, PartName], *, memory: Ledger) -> None:
+def _tell_group_leaks(rows: Rows, verdict: checks.Verdict, parts: Numbers, *, memory: Ledger) -> None:
     """Groups that a pre-split source has in several parts: one image of each part is named."""
-    seen: dict[str, dict[str, str]] = defaultdict(dict)
-    groups = split.joined(_joins(memory.restricted(parts.keys())))
-    for content in sorted(groups.keys() & parts.keys()):
-        seen[groups[content]].setdefault(parts[content], content)
+    contents = rows.content[verdict.used]
+    groups = split.joined(_joins(memory.restricted(contents)))
+    place = {content: index for index, content in enumerate(_texts(contents))} if groups else {}
+    seen: dict[str, dict[int, str]] = defaultdict(dict)
+    for content in sorted(groups.keys() & place.keys()):
+        seen[groups[content]].setdefault(int(parts[place[content]]), content)
     for examples in seen.values():
         if len(examples) > 1:
-            contents = [examples[name] for name in PARTS if name in examples]
-            paths = tuple(rows["path"][verdict.used[content]] for content in contents)
-            verdict.group_leaks.append(checks.Conflict(contents[0], paths))
+            told = [content for _, content in sorted(examples.items())]
+            paths = tuple(rows.path[verdict.used[place[content]]] for content in told)
+            verdict.group_leaks.append(checks.Conflict(told[0], paths))
 
 
 def _near(
-    rows: Columns,
-    verdict: checks.Verdict,
-    parts: Mapping[str, PartName],
-    looks: Mapping[str, int] | None,
-    *,
-    listed: int,
+    rows: Rows, verdict: checks.Verdict, parts: Numbers, looks: Mapping[str, int] | None, *, listed: int
 ) -> dict[str, Any] | None:
     if looks is None:
         return None
-    count, pairs = likeness.across_parts(looks, parts, most=listed)
-    paths = [[rows["path"][verdict.used[content]] for content in pair] for pair in pairs]
+    contents = _texts(rows.content[verdict.used])
+    row = dict(zip(contents, verdict.used.tolist(), strict=True))
+    part_of = {content: PARTS[index] for content, index in zip(contents, parts.tolist(), strict=True)}
+    count, pairs = likeness.across_parts(looks, part_of, most=listed)
+    paths = [[rows.path[row[content]] for content in pair] for pair in pairs]
     return {"count": count, "pairs": paths, "distance_bits": likeness.NEAR_BITS}
 
 
-def look(rows: Columns, verdict: checks.Verdict, *, height: int, width: int, shelves: list[Path]) -> dict[str, int]:
+def look(rows: Rows, verdict: checks.Verdict, *, height: int, width: int, shelves: list[Path]) -> dict[str, int]:
     """The perceptual hash of each used content, from its stored pixels."""
-    by_shard: dict[str, list[str]] = defaultdict(list)
-    for content, index in verdict.used.items():
-        by_shard[rows["shard"][index]].append(content)
     found: dict[str, int] = {}
-    for shard, contents in by_shard.items():
+    lying = rows.shard.numbers[verdict.used]
+    for number in dict.fromkeys(lying.tolist()):
+        shard = rows.shard.words[number]
         channels = channels_of(shard)
         row_bytes = height * width * channels
-        contents.sort(key=lambda content: rows["offset"][verdict.used[content]])
+        inside = verdict.used[lying == number]
+        inside = inside[np.argsort(rows.offset[inside], kind="stable")]
         with find_shard(shard, shelves=shelves).open("rb") as file:
-            for start in range(0, len(contents), _READ_ROWS):
-                some = contents[start : start + _READ_ROWS]
+            for start in range(0, len(inside), _READ_ROWS):
+                some = inside[start : start + _READ_ROWS]
                 pixels = np.empty((len(some), row_bytes), dtype=np.uint8)
-                for row, content in enumerate(some):
-                    file.seek(rows["offset"][verdict.used[content]] * row_bytes)
+                for row, offset in enumerate(rows.offset[some].tolist()):
+                    file.seek(offset * row_bytes)
                     file.readinto(pixels[row].data)
                 values = likeness.hashes(pixels.reshape(-1, height, width, channels))
-                found.update(zip(some, values.tolist(), strict=True))
+                found.update(zip(_texts(rows.content[some]), values.tolist(), strict=True))
     return found

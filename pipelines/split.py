@@ -7,61 +7,77 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pipelines.manifest import PARTS
+from pipelines.rows import in_order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from pipelines.manifest import PartName
+    from pipelines.rows import Contents, Numbers
 
 Fractions = tuple[float, float, float]
 Counts = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Which contents stay together.
+
+    Attributes:
+        numbers: int64 [n], the group of each content; -1: none.
+        held: the part, as its place in PARTS, that groups are in already: the rest of them joins it.
+    """
+
+    numbers: Numbers
+    held: Mapping[int, int]
+
 
 SMALLEST_SPREAD = len(PARTS)  # a class with at least as many images is in every part
 
 
 def assign(
-    labels: Mapping[str, str],
+    contents: Contents,
+    labels: Numbers,
     *,
     fractions: Fractions,
     seed: int,
-    earlier: Mapping[str, PartName],
-    groups: Mapping[str, str] | None = None,
-) -> dict[str, PartName]:
+    earlier: Numbers,
+    groups: Groups | None = None,
+) -> Numbers:
     """The part of every content, earlier assignments kept as they are.
 
     Args:
-        labels: of each content, by content hash.
+        contents: bytes [n], content hashes, each once.
+        labels: int64 [n], from 0.
         fractions: of train, validation and test.
         seed: another one gives another split.
-        earlier: parts by content hash; may tell of contents that are gone.
-        groups: the name of the group of each content that is in one; a group stays together, and one with
-            a member in `earlier` joins it. A member of no group stands for itself.
+        earlier: int64 [n], the place in PARTS of what was assigned before; -1: a newcomer.
+        groups: what stays together. A member of no group stands for itself.
 
     Returns:
-        The part of each content in `labels`.
+        int64 [n], the place of each content's part in PARTS.
     """
-    parts = {content: earlier[content] for content in labels if content in earlier}
-    _assign_groups(labels, parts, fractions=fractions, seed=seed, groups=groups or {}, earlier=earlier)
-    newcomers: dict[str, list[str]] = defaultdict(list)
-    settled: dict[str, Counter[PartName]] = defaultdict(Counter)
-    for content, label in labels.items():
-        if content in parts:
-            settled[label][parts[content]] += 1
-        else:
-            newcomers[label].append(content)
-    order = _order(seed)
-    for label, contents in newcomers.items():
-        have = _counts(settled[label])
-        want = quotas(len(contents) + sum(have), fractions, floor=have)
-        ordered = sorted(contents, key=order)
-        start = 0
-        for part, wanted, had in zip(PARTS, want, have, strict=True):
-            end = start + wanted - had
-            parts.update(dict.fromkeys(ordered[start:end], part))
-            start = end
+    parts = earlier.copy()
+    if groups is not None:
+        _assign_groups(contents, labels, parts, fractions=fractions, seed=seed, groups=groups)
+    settled = np.flatnonzero(parts >= 0)
+    classes = int(labels.max()) + 1 if len(labels) else 0
+    have = np.zeros((classes, len(PARTS)), dtype=np.int64)
+    np.add.at(have, (labels[settled], parts[settled]), 1)
+    newcomers = np.flatnonzero(parts < 0)
+    ordered = newcomers[in_order(_places(contents[newcomers], seed))]
+    ordered = ordered[np.argsort(labels[ordered], kind="stable")]
+    taken = np.zeros_like(have)
+    for label, images in enumerate(np.bincount(labels[newcomers], minlength=classes).tolist()):
+        if images:
+            floor = _counts(have[label])
+            taken[label] = np.subtract(quotas(images + sum(floor), fractions, floor=floor), floor)
+    parts[ordered] = np.repeat(np.tile(np.arange(len(PARTS)), classes), taken.ravel())
     return parts
 
 
@@ -109,73 +125,65 @@ def _with_rest(least: Sequence[int], rest: int, fractions: Fractions) -> Counts:
 
 
 def _assign_groups(
-    labels: Mapping[str, str],
-    parts: dict[str, PartName],
-    *,
-    fractions: Fractions,
-    seed: int,
-    groups: Mapping[str, str],
-    earlier: Mapping[str, PartName],
+    contents: Contents, labels: Numbers, parts: Numbers, *, fractions: Fractions, seed: int, groups: Groups
 ) -> None:
-    """Put whole groups, the largest first, where their classes lack most; extends `parts`."""
-    members: dict[str, list[str]] = defaultdict(list)
-    for content in labels:
-        if content in groups and content not in parts:
-            members[groups[content]].append(content)
-    pinned = {groups[content]: part for content, part in earlier.items() if content in groups}
-    wanted = {label: [total * share for share in fractions] for label, total in Counter(labels.values()).items()}
-    have: dict[str, Counter[PartName]] = defaultdict(Counter)
+    """Put whole groups, the largest first, where their classes lack most; fills in `parts`."""
+    members: dict[int, list[int]] = defaultdict(list)
+    for index in np.flatnonzero((groups.numbers >= 0) & (parts < 0)).tolist():
+        members[int(groups.numbers[index])].append(index)
+    wanted = {label: [total * share for share in fractions] for label, total in Counter(labels.tolist()).items()}
+    have: dict[int, Counter[int]] = defaultdict(Counter)
 
-    def settle(contents: Sequence[str], part: PartName) -> None:
-        for content in contents:
-            parts[content] = part
-            have[labels[content]][part] += 1
+    def settle(some: Sequence[int], part: int) -> None:
+        for index in some:
+            parts[index] = part
+            have[int(labels[index])][part] += 1
 
-    for content, part in list(parts.items()):
-        have[labels[content]][part] += 1
-    for name in pinned.keys() & members.keys():
-        settle(members.pop(name), pinned[name])
-    # A group's place in the order comes from its contents, not from its name, which is made of file names.
-    place = {name: min(map(_order(seed), contents)) for name, contents in members.items()}
-    for name in sorted(place, key=lambda name: (-len(members[name]), place[name])):
-        if len(members[name]) > 1:
-            classes = Counter(labels[content] for content in members[name])
-            costs = [_cost(part, classes, wanted=wanted, have=have) for part in PARTS]
-            settle(members[name], PARTS[costs.index(min(costs))])
+    for index in np.flatnonzero(parts >= 0).tolist():
+        have[int(labels[index])][int(parts[index])] += 1
+    for group in groups.held.keys() & members.keys():
+        settle(members.pop(group), groups.held[group])
+    # A group's place in the order comes from its contents, not from its number, which file names decide.
+    places = _places(contents, seed).tolist()
+    place = {group: min(places[index] for index in some) for group, some in members.items()}
+    for group in sorted(place, key=lambda group: (-len(members[group]), place[group])):
+        if len(members[group]) > 1:
+            classes = Counter(int(labels[index]) for index in members[group])
+            costs = [_cost(part, classes, wanted=wanted, have=have) for part in range(len(PARTS))]
+            settle(members[group], costs.index(min(costs)))
 
 
 def _cost(
-    part: PartName,
-    classes: Mapping[str, int],
+    part: int,
+    classes: Mapping[int, int],
     *,
-    wanted: Mapping[str, Sequence[float]],
-    have: Mapping[str, Counter[PartName]],
+    wanted: Mapping[int, Sequence[float]],
+    have: Mapping[int, Counter[int]],
 ) -> float:
     """By how much the squared distance from the wanted counts grows if a group of these classes joins a part."""
-    index = PARTS.index(part)
-    if all(wanted[label][index] <= 0 for label in classes):
+    if all(wanted[label][part] <= 0 for label in classes):
         return float("inf")
     growth = 0.0
     for label, count in classes.items():
-        lack = wanted[label][index] - have[label][part]
+        lack = wanted[label][part] - have[label][part]
         growth += (count - lack) ** 2 - lack**2
     return growth
 
 
-def _counts(counter: Counter[PartName]) -> Counts:
-    return counter["train"], counter["validation"], counter["test"]
+def _counts(row: Numbers) -> Counts:
+    train, validation, test = row.tolist()
+    return train, validation, test
 
 
-def _order(seed: int) -> Callable[[str], bytes]:
-    """What gives a content its place in the order that a seed makes."""
+def _places(contents: Contents, seed: int) -> Contents:
+    """What gives each content its place in the order that a seed makes: bytes [n], 16 each."""
     begun = hashlib.blake2b(f"{seed}:".encode(), digest_size=16)
-
-    def place(content: str) -> bytes:
+    places = []
+    for content in contents.tolist():
         digest = begun.copy()
-        digest.update(content.encode())
-        return digest.digest()
-
-    return place
+        digest.update(content)
+        places.append(digest.digest())
+    return np.frombuffer(b"".join(places), dtype="S16")
 
 
 def joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

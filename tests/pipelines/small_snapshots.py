@@ -47,7 +47,7 @@ def make_snapshot(
         source="made by a test",
         labels=names,
         image=ImageSpec(height, width, channels),
-        contents=contents,
+        contents=np.array(contents, dtype=np.bytes_),
         classes=labels.astype(np.int32),
         parts=dict(zip(("train", "validation", "test"), parts, strict=True)),
         shards=(Shard("all.u8", rows, channels),),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.checks import judge, warnings
+from pipelines.manifest import PARTS, STATUSES
+from tests.pipelines.staged_rows import rows_of
 
 ROW = st.tuples(
     st.sampled_from("abc"),
@@ -29,6 +32,15 @@ def columns(rows):
     }
 
 
+def verdict_on(told, conflicts="drop"):
+    """A verdict in words: status and reason of each row, and the row that stands for each content."""
+    rows = rows_of(told)
+    verdict = judge(rows, conflicts=conflicts)
+    reasons = [verdict.reason.get(index, reason) for index, reason in enumerate(told["reason"])]
+    used = {rows.content[index].decode(): index for index in verdict.used.tolist()}
+    return verdict, [STATUSES[status] for status in verdict.status], reasons, used
+
+
 def used(label, content, part=None):
     return label, content, part, False
 
@@ -37,14 +49,14 @@ def used(label, content, part=None):
 def test_every_row_has_one_verdict(rows, conflicts):
     """A content is used once or not at all; all that isn't used says why, and nothing that is used does."""
     told = columns(rows)
-    verdict = judge(told, conflicts=conflicts)
-    assert len(verdict.status) == len(verdict.reason) == len(rows)
-    assert sorted(verdict.used.values()) == [i for i, status in enumerate(verdict.status) if status == "used"]
-    assert all(told["content_hash"][index] == content for content, index in verdict.used.items())
-    for status, reason in zip(verdict.status, verdict.reason, strict=True):
+    _, statuses, reasons, used = verdict_on(told, conflicts)
+    assert len(statuses) == len(reasons) == len(rows)
+    assert sorted(used.values()) == [i for i, status in enumerate(statuses) if status == "used"]
+    assert all(told["content_hash"][index] == content for content, index in used.items())
+    for status, reason in zip(statuses, reasons, strict=True):
         assert (status == "used") == (reason is None)
     if conflicts == "keep-first":
-        assert verdict.used.keys() == {content for content in told["content_hash"] if content}
+        assert used.keys() == {content for content in told["content_hash"] if content}
 
 
 @given(st.lists(ROW, max_size=30))
@@ -54,10 +66,10 @@ def test_conflicts_are_contents_with_several_labels(rows):
     labels = {}
     for content, label in zip(told["content_hash"], told["label"], strict=True):
         labels.setdefault(content, set()).add(label)
-    verdict = judge(told, conflicts="drop")
+    verdict, statuses, *_ = verdict_on(told)
     expected = {content for content, found in labels.items() if content and len(found) > 1}
     assert {conflict.content_hash for conflict in verdict.conflicts} == expected
-    for content, status in zip(told["content_hash"], verdict.status, strict=True):
+    for content, status in zip(told["content_hash"], statuses, strict=True):
         assert (status == "conflict") == (content in expected)
 
 
@@ -65,17 +77,19 @@ def test_a_leak_keeps_the_test_image():
     """Of copies in several parts the test's is used, then the validation's: the test set stays as it was made."""
     copies = [used("a", "1", part) for part in ("train", "validation", "test")]
     rows = columns([*copies, used("a", "2", "train")])
-    verdict = judge(rows, conflicts="drop")
-    assert verdict.status == ["duplicate", "duplicate", "used", "used"]
+    verdict, statuses, reasons, _ = verdict_on(rows)
+    assert statuses == ["duplicate", "duplicate", "used", "used"]
     assert [len(leak.paths) for leak in verdict.leaks] == [3]
-    assert verdict.reason[0] == "the same pixels as a/002, which is in test"
+    assert reasons[0] == "the same pixels as a/002, which is in test"
 
 
 def said(rows, *, parts=None, lost_colour=False, overruled=0, task="classify", **sizes):
     told = columns(rows) | sizes
-    verdict = judge(told, conflicts="drop")
-    parts = parts or dict.fromkeys(verdict.used, "train")
-    return " ".join(warnings(told, verdict, parts=parts, lost_colour=lost_colour, overruled=overruled, task=task))
+    verdict, *_, used = verdict_on(told)
+    given = np.array([PARTS.index((parts or {}).get(content, "train")) for content in used], dtype=np.int64)
+    return " ".join(
+        warnings(rows_of(told), verdict, parts=given, lost_colour=lost_colour, overruled=overruled, task=task)
+    )
 
 
 def test_what_is_worth_a_second_look():

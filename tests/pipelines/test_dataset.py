@@ -19,6 +19,7 @@ from pipelines.ingest import ingest
 from pipelines.ledger import Dataset, Ledger, current
 from pipelines.manifest import PARTS
 from tests.pipelines.image_folders import labelled, picture, put
+from tests.pipelines.small_snapshots import make_snapshot
 
 CONTENTS = st.text("0123456789abcdef", min_size=4, max_size=8)
 
@@ -100,6 +101,23 @@ def test_a_small_pixel_limit_is_no_limit_for_the_sheet(snapshot, monkeypatch):
     assert Image.MAX_IMAGE_PIXELS == 10
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_sheet_of_photos(tmp_path, channels):
+    """Pictures larger than their squares are smoothed to size, in the snapshot's colours, on a mat."""
+    shades = np.linspace(0, 255, 4 * 100 * 150 * channels).reshape(4, 100, 150, channels).astype(np.uint8)
+    snapshot = make_snapshot(tmp_path, shades, np.array([0, 1, 0, 1]), parts=(2, 1, 1))
+    with Image.open(draw_sheet(snapshot)) as sheet:
+        sheet.load()
+        assert sheet.mode == ("L" if channels == 1 else "RGB")
+        shown = np.asarray(sheet.convert("RGB")).astype(int)
+    tile = shown[6 : 6 + 72, 170 : 170 + 72]
+    assert (tile[:11] == 235).all()
+    assert (tile[-11:] == 235).all()
+    small = np.asarray(Image.fromarray(shades[0].squeeze()).convert("RGB").resize((72, 48), Image.Resampling.BOX))
+    assert np.abs(tile[12:-12] - small).max() <= 3
+    assert (shown[:6] == 255).all()
+
+
 @settings(deadline=None)
 @given(st.dictionaries(CONTENTS, st.sampled_from(PARTS), max_size=20), st.data())
 def test_a_ledger_is_read_as_written(tmp_path_factory, parts, data):
@@ -108,9 +126,11 @@ def test_a_ledger_is_read_as_written(tmp_path_factory, parts, data):
     some = data.draw(st.sets(st.sampled_from(sorted(parts)))) if parts else set()
     names = st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=3)
     groups = {content: tuple(data.draw(names)) for content in some}
-    ledger = Ledger(parts=parts, groups=groups, likeness=dict.fromkeys(some, 2**64 - 1))
+    ledger = Ledger.of(parts, groups=groups, likeness=dict.fromkeys(some, 2**64 - 1))
     name = ledger.write(folder)
-    assert Ledger.read(folder / name) == ledger
+    again = Ledger.read(folder / name)
+    assert again.parts == parts
+    assert (again.groups, again.likeness) == (ledger.groups, ledger.likeness)
     assert ledger.write(folder) == name
 
 
@@ -127,3 +147,31 @@ def test_a_ledger_is_read_as_written(tmp_path_factory, parts, data):
 def test_the_commonest_size(sizes, chosen):
     """The commonest, each side at most 224 before counting; of equally common ones the larger."""
     assert commonest_size(sizes) == chosen
+
+
+def test_the_name_of_a_ledger(tmp_path):
+    """The same content has the same name in any later version: these very names."""
+    numbers = {f"{n:032x}": n for n in range(20_000)}
+    parts = {content: PARTS[n % 3] for content, n in numbers.items()}
+    first = list(numbers)[:3]
+    groups = {content: ('p"ö', f"q{numbers[content]}") for content in first}
+    likeness = {content: numbers[content] * 2**40 for content in first[:2]}
+    ledgers = [Ledger.of(parts, groups=groups, likeness=likeness), Ledger.of(parts), Ledger.empty()]
+    assert [ledger.write(tmp_path) for ledger in ledgers] == [
+        "ledger-dcd107d2ca7f12da.parquet",
+        "ledger-ee1ee6d6c4fa861c.parquet",
+        "ledger-85feb8e50743ff5b.parquet",
+    ]
+
+
+@given(st.dictionaries(CONTENTS, st.sampled_from(PARTS)), st.dictionaries(CONTENTS, st.sampled_from(PARTS)))
+def test_a_ledger_forgets_nobody(old, new):
+    """Extended, it knows the old parts as they were and the new ones; restricted, only what it knew of those told."""
+    names = np.array(list(new), dtype=np.bytes_)
+    numbers = np.array([PARTS.index(part) for part in new.values()], dtype=np.int64)
+    book = Ledger.of(old, groups=dict.fromkeys(old, ("g",)), likeness=dict.fromkeys(old, 1))
+    assert book.extended(names, numbers).parts == new | old
+    among = book.restricted(names)
+    assert among.parts == {content: part for content, part in old.items() if content in new}
+    assert among.groups.keys() == among.likeness.keys() == among.parts.keys()
+    assert book.parts_of(names).tolist() == [PARTS.index(old[content]) if content in old else -1 for content in new]

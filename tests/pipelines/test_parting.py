@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from pipelines.ledger import Ledger
 from pipelines.likeness import NEAR_BITS
 from pipelines.manifest import PARTS
 from pipelines.parting import part
+from tests.pipelines.staged_rows import rows_of
 
 PATIENTS = DataRecipe(group_by=r"p\d+")
 ALIKE = DataRecipe(group_near_duplicates=True)
@@ -24,7 +26,7 @@ def staged(files):
     paths = sorted(files)
     first = [path.split("/")[0] for path in paths]
     parts = [name if name in PARTS else None for name in first]
-    labels = [path.split("/")[1 if name else 0] for path, name in zip(paths, parts, strict=True)]
+    labels = [path.split("/")[1 if name else 0] if "/" in path else "" for path, name in zip(paths, parts, strict=True)]
     return {
         "path": paths,
         "label": labels,
@@ -37,17 +39,27 @@ def staged(files):
     }
 
 
+class Told(NamedTuple):
+    """A parting in words: the part of each content."""
+
+    parts: dict[str, str]
+    ledger: Ledger
+    overruled: int
+    warnings: list[str]
+
+
 def parted(files, *, book=None, recipe=PATIENTS, looks=None):
     """The parting of a source's files, and the verdict on them."""
-    rows = staged(files)
+    columns = staged(files)
+    rows = rows_of(columns)
     verdict = judge(rows, conflicts="drop")
-    presplit = any(rows["part"])
+    presplit = any(columns["part"])
     book = book or Ledger.empty()
-    return part(rows, verdict, recipe=recipe, presplit=presplit, book=book, looks=looks, listed=10), verdict
-
-
-def told(files, outcome, verdict):
-    return warnings(staged(files), verdict, parts=outcome.parts, lost_colour=False, overruled=outcome.overruled)
+    outcome = part(rows, verdict, recipe=recipe, presplit=presplit, book=book, looks=looks, listed=10)
+    contents = [content.decode() for content in rows.content[verdict.used]]
+    parts = dict(zip(contents, (PARTS[index] for index in outcome.parts), strict=True))
+    said = warnings(rows, verdict, parts=outcome.parts, lost_colour=False, overruled=outcome.overruled)
+    return Told(parts, ledger=outcome.ledger, overruled=outcome.overruled, warnings=said), verdict
 
 
 def patients(count, *, images=3, folder=""):
@@ -89,7 +101,7 @@ def test_a_bridge_is_alone_in_its_conflict():
 def test_a_bridge_by_looks_is_alone_in_its_conflict():
     """The same where looks make the groups: newcomers near one side only are used."""
     looks = {f"{number:02d}": number << 40 | number << 20 | 0xFFFF for number in (0, 0b11111111)}
-    book = Ledger(parts={"00": "train", "255": "test"}, groups={}, likeness={"00": 0, "255": 0b11111111})
+    book = Ledger.of({"00": "train", "255": "test"}, likeness={"00": 0, "255": 0b11111111})
     looks = {"00": 0, "255": 0b11111111, "bridge": 0b1111, "left": 0b1, "right": 0b1111111}
     files = {f"a/{name}.png": name for name in looks}
     outcome, verdict = parted(files, book=book, recipe=ALIKE, looks=looks)
@@ -159,7 +171,7 @@ def test_groups_that_cross_given_parts_are_told():
     (leak,) = verdict.group_leaks
     assert leak.paths[-1] == "test/b/p3-new.png"
     assert leak.paths[0].startswith("train/b/p3-")
-    assert any("1 groups lie in more than one part" in warning for warning in told(files, outcome, verdict))
+    assert any("1 groups lie in more than one part" in warning for warning in outcome.warnings)
 
 
 def test_becoming_presplit_moves_nobody():
@@ -168,7 +180,7 @@ def test_becoming_presplit_moves_nobody():
     first, _ = parted(files)
     laid_out = {f"{'train' if number % 3 else 'test'}/{path}": c for number, (path, c) in enumerate(files.items())}
     new = {"train/a/p70-0.png": "n0", "test/b/p71-0.png": "n1"}
-    second, verdict = parted(laid_out | new, book=first.ledger)
+    second, _ = parted(laid_out | new, book=first.ledger)
     assert {content: second.parts[content] for content in first.parts} == first.parts
     assert second.parts["n1"] == "test"
     disagree = sum(
@@ -176,7 +188,7 @@ def test_becoming_presplit_moves_nobody():
         for path, content in laid_out.items()
     )
     assert second.overruled == disagree > 0
-    assert any(f"gives {disagree} images another part" in text for text in told(laid_out | new, second, verdict))
+    assert any(f"gives {disagree} images another part" in text for text in second.warnings)
 
 
 def test_gaining_a_part_moves_nobody():
@@ -189,3 +201,16 @@ def test_gaining_a_part_moves_nobody():
     assert {content: second.parts[content] for content in first.parts} == first.parts
     assert second.parts["v0"] == "validation"
     assert second.overruled == 1 + sum(part == "validation" for part in first.parts.values())
+
+
+def test_an_image_beside_the_parts_has_one():
+    """In a pre-split source an image outside the folders of parts goes where train's may, and stays there."""
+    files = {f"{name}/a/{number}.png": f"{name}{number}" for name in ("train", "test") for number in range(9)}
+    loose = {f"loose{number}.png": f"l{number}" for number in range(40)}
+    first, _ = parted(files | loose)
+    assert {first.parts[content] for content in loose.values()} == {"train", "validation"}
+    assert all(first.parts[content] == path.split("/")[0] for path, content in files.items() if "test" in path)
+    assert first.overruled == 0
+    second, _ = parted(files | loose | {"validation/a/0.png": "v0", "late.png": "late"}, book=first.ledger)
+    assert {content: second.parts[content] for content in first.parts} == first.parts
+    assert second.parts["late"] == "train"

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines import split
 from pipelines.manifest import PARTS
-from pipelines.split import assign, joined, quotas
+from pipelines.split import Groups, joined, quotas
 
 if TYPE_CHECKING:
     import random
@@ -30,6 +32,25 @@ LABELS = st.dictionaries(
     st.integers(0, 10_000).map(lambda number: f"{number:08x}"), st.sampled_from("abc"), min_size=1, max_size=120
 )
 SEEDS = st.integers(0, 2**63 - 1)
+
+
+def assign(labels, *, fractions, seed, earlier, groups=None):
+    """The split in words: labels, earlier parts, groups and the answer by content."""
+    number = {name: index for index, name in enumerate(dict.fromkeys((groups or {}).values()))}
+    numbers = [number.get((groups or {}).get(content), -1) for content in labels]
+    held = {
+        number[groups[content]]: PARTS.index(part) for content, part in earlier.items() if content in (groups or {})
+    }
+    known = [PARTS.index(earlier[content]) if content in earlier else -1 for content in labels]
+    parts = split.assign(
+        np.array(list(labels), dtype=np.bytes_),
+        np.array([ord(label) - ord("a") for label in labels.values()], dtype=np.int64),
+        fractions=fractions,
+        seed=seed,
+        earlier=np.array(known, dtype=np.int64),
+        groups=Groups(np.array(numbers, dtype=np.int64), held) if groups else None,
+    )
+    return dict(zip(labels, (PARTS[part] for part in parts), strict=True))
 
 
 def by_class(labels, parts):
