@@ -20,7 +20,6 @@ LITTER_FOLDERS = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume
 
 _NAME = attrgetter("name")
 _READS_AS_ESCAPE = re.compile(r"\\(?=x[0-9a-f]{2})")
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _KIND = stat.S_IFMT(0o177777)
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -111,20 +110,7 @@ def _identity(path: str) -> tuple[int, int]:
 def _listing(root: str, folder: str, *, real: deque[str], linked: deque[str]) -> Iterator[Found]:
     """The files of one folder in order of their names; folders in it are queued."""
     try:
-        # By a descriptor, so that a file's state is asked for by its name alone: half the price of its whole path.
-        descriptor = os.open(os.path.join(root, folder), _FOLDER)  # noqa: PTH118
-    except OSError as error:
-        yield _unlisted(folder, error)
-        return
-    try:
-        yield from _listed(descriptor, folder, real=real, linked=linked)
-    finally:
-        os.close(descriptor)
-
-
-def _listed(descriptor: int, folder: str, *, real: deque[str], linked: deque[str]) -> Iterator[Found]:
-    try:
-        with os.scandir(descriptor) as entries:
+        with os.scandir(os.path.join(root, folder)) as entries:  # noqa: PTH118
             ordered = sorted(entries, key=_NAME)
     except OSError as error:
         yield _unlisted(folder, error)
