@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any, Self
 
-from serving import logs, worker
+from serving import logs
 from serving.authorization import Tokens
 from serving.errors import CalotypeError, ModelNotReady
+from serving.front import addresses, tls_of, warn_if_open
 from serving.http import HttpPort
 from serving.lines import Line, answer
-from serving.server import addresses, tls_of, warn_if_open
 from serving.telemetry import Counts, Statistics, Telemetry
 from serving.transport.face import Options, cannot_listen, listen_address
 from serving.vitals import Vitals
@@ -232,7 +232,7 @@ class Fleet:
         with self._lock:
             place: dict[str, Any] = {"port": self._port, "unloaded": frozenset(self._unloaded)}
         process = context.Process(
-            target=worker.work,
+            target=_work,
             args=(self._settings, up, down),
             kwargs={**place, "workers": self._settings.workers},
             name="calotype-worker",
@@ -286,6 +286,12 @@ class Fleet:
         with self._lock:
             self._gone.add(ended.counts.lasting())
             self._workers[self._workers.index(ended)] = hired
+
+
+def _work(*arguments: Any, **more: Any) -> None:
+    from serving import worker  # noqa: PLC0415 - a server with all its libraries: not for the process above
+
+    worker.work(*arguments, **more)
 
 
 def _reserve(settings: ServeSettings) -> tuple[socket.socket, int]:

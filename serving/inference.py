@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from serving import model_card, tensors
+from serving import asked, model_card, tensors
 from serving.calls import Answer, Call, Encoded, Method, Status, answered
 from serving.errors import BadInput, ModelNotFound, ModelNotReady
-from serving.images import ImageSpec
 from serving.repeats import Forms, Repeat
 from serving.responses import Responder, streamed
 from serving.turns import Turns
@@ -25,18 +24,17 @@ if TYPE_CHECKING:
 
     from serving.bundle import TensorSpec
     from serving.decoder import Decoder, Rows
+    from serving.images import ImageSpec
     from serving.registry import Handle, Registry
+    from serving.repeats import Form
     from serving.telemetry import Telemetry
     from serving.tensors import Sent
+
+    Asked = v2.ModelInferRequest | Repeat[v2.ModelInferRequest]
 
 NAME: Final = "inference.GRPCInferenceService"
 
 _EXTENSIONS: Final = ("model_repository", "statistics", "model_configuration", "classification")
-_IMAGE: Final = "image"
-_IMAGE_DIMENSIONS: Final = 4
-_CHANNELS: Final = (1, 3)
-_CLASSES: Final = "classification"
-_SCORES_DIMENSIONS: Final = 2
 _MOST_DIGITS: Final = 18
 _ASKS_FOR_FINAL: Final = "triton_enable_empty_final_response"
 
@@ -46,6 +44,8 @@ class _Plan:
     """What was found out of a request on its way through `infer`, for those that repeat it with other contents.
 
     Args:
+        model: asked for.
+        number: of its version, likewise; 0: the one being served.
         inputs: of the version that it was found out for; another version has others, equal or not.
         name: of the input.
         dtype: of its array.
@@ -54,6 +54,8 @@ class _Plan:
         respond: makes the answer.
     """
 
+    model: str
+    number: int
     inputs: tuple[TensorSpec, ...]
     name: str
     dtype: np.dtype[Any]
@@ -94,7 +96,7 @@ class InferenceService:
         self._telemetry = telemetry
         self._version = version
         self._max_message_bytes = max_message_bytes
-        self._forms = Forms()
+        self._forms = Forms(v2.ModelInferRequest, contents=_contents, put=_put)
         self._loader = Turns(1, name="loader")
         self._counting = Turns(1, name="counting")  # other workers may have to be asked
 
@@ -179,29 +181,42 @@ class InferenceService:
         unloading = self._loader.add(_at_once(self._registry.unload, request.model_name))
         return _then(unloading, lambda _: v2.RepositoryModelUnloadResponse())
 
-    def infer(self, request: v2.ModelInferRequest | Repeat, call: Call) -> Future[Encoded]:
+    def infer(self, request: Asked, call: Call) -> Future[Encoded]:
         """The outputs for some inputs; encoded files in a uint8 `image` are decoded first."""
+        if not isinstance(request, Repeat):
+            return self._infer(request, call, None)
+        answer = self._again(request, request.repeated.plan, call)
+        return self._infer(request.whole(), call, request.repeated) if answer is None else answer
+
+    def _again(self, request: Repeat[v2.ModelInferRequest], plan: _Plan | None, call: Call) -> Future[Encoded] | None:
+        """The answer by what was found out of an earlier request; None: that was of another version, or nothing was."""
+        if plan is None:
+            return None
+        call.model = plan.model
+        handle = self._registry.acquire(plan.model, plan.number)
+        try:
+            call.version = handle.version
+            return plan.infer(request.contents, handle, call) if plan.inputs is handle.inputs else None
+        finally:
+            handle.release()
+
+    def _infer(
+        self, request: v2.ModelInferRequest, call: Call, form: Form[v2.ModelInferRequest] | None
+    ) -> Future[Encoded]:
         call.request_id = request.id
         handle = self._acquire(request.model_name, request.model_version, call)
         accepted = False
         try:
-            form = None
-            if isinstance(request, Repeat):
-                form = request.form
-                plan: _Plan | None = form.plan
-                if plan is not None and plan.inputs is handle.inputs:
-                    return plan.infer(request.contents, handle, call)
-                request = request.whole()
             given = tensors.sent(request)
-            wanted = _wanted(request, handle.outputs)
-            image = _encoded(given, handle)
-            _check_inputs(given, handle, image)
+            wanted = asked.wanted(request, handle.outputs)
+            image = asked.encoded(given, handle)
+            asked.check_inputs(given, handle, image)
             call.images = _rows(given)
             respond = self._responder(handle, request.id, wanted)
             if image is None and not any(item.slow for item in given):
                 feeds = tensors.read_now(given)
                 if form is not None:
-                    form.plan = _plan(handle, feeds, respond)
+                    form.plan = _plan(request, handle, feeds, respond)
                 return handle.infer(feeds, outputs=respond.names, deadline=call.deadline, make=call.watched(respond))
             answer = self._prepared(given, image, call, handle, respond)
             accepted = True
@@ -216,7 +231,7 @@ class InferenceService:
     ) -> Answer[Encoded]:
         """The answer where contents or files must first be read, which takes too long for a transport's thread."""
         answer: Answer[Encoded] = Answer()
-        files = "" if image is None else _IMAGE
+        files = "" if image is None else asked.IMAGE
 
         def infer(feeds: Mapping[str, NDArray[Any]]) -> None:
             made = handle.infer(feeds, outputs=respond.names, deadline=call.deadline, make=call.watched(respond))
@@ -226,8 +241,8 @@ class InferenceService:
             if image is None:
                 infer(feeds)
                 return
-            decoding = self._decoder.read(feeds[_IMAGE].tolist(), image, call)
-            answer.continue_with(decoding, lambda rows: infer({**feeds, _IMAGE: _all_readable(rows)}))
+            decoding = self._decoder.read(feeds[asked.IMAGE].tolist(), image, call)
+            answer.continue_with(decoding, lambda rows: infer({**feeds, asked.IMAGE: _all_readable(rows)}))
 
         if any(item.slow for item in given):
             size_bytes = sum(item.read_bytes for item in given)
@@ -237,10 +252,10 @@ class InferenceService:
             decode(tensors.read_now(given, files=files))
         return answer
 
-    def stream_infer(self, request: v2.ModelInferRequest | Repeat, call: Call) -> Future[Encoded]:
+    def stream_infer(self, request: Asked, call: Call) -> Future[Encoded]:
         """`infer`, as a message of a stream."""
-        asked = request.parameters
-        final = _ASKS_FOR_FINAL in asked and asked[_ASKS_FOR_FINAL].bool_param
+        parameters = request.parameters
+        final = _ASKS_FOR_FINAL in parameters and parameters[_ASKS_FOR_FINAL].bool_param
         return _then(self.infer(request, call), partial(streamed, final=final))
 
     def methods(self) -> tuple[Method, ...]:
@@ -283,85 +298,31 @@ def _number(version: str) -> int:
     return int(version or 0)
 
 
-def _plan(handle: Handle, feeds: Mapping[str, NDArray[Any]], respond: Responder) -> _Plan | None:
+def _contents(request: v2.ModelInferRequest) -> bytes | None:
+    """What the next request may have others of: an only input, raw. With an id or parameters there is hardly a next."""
+    if request.id or request.parameters or len(request.raw_input_contents) != 1 or len(request.inputs) != 1:
+        return None
+    return request.raw_input_contents[0]
+
+
+def _put(request: v2.ModelInferRequest, contents: bytes) -> None:
+    request.raw_input_contents[0] = contents
+
+
+def _plan(
+    request: v2.ModelInferRequest, handle: Handle, feeds: Mapping[str, NDArray[Any]], respond: Responder
+) -> _Plan | None:
     """The plan for more of a request's form, whose contents are `feeds`; None: they must be looked at, being text."""
     ((name, array),) = feeds.items()
     if array.dtype.hasobject:
         return None
     rows = array.shape[0] if array.ndim else 1
-    return _Plan(handle.inputs, name, array.dtype, array.shape, rows, respond)
+    model, number = request.model_name, _number(request.model_version)
+    return _Plan(model, number, handle.inputs, name, array.dtype, array.shape, rows, respond)
 
 
 def _rows(given: list[Sent]) -> int:
     return next((item.shape[0] for item in given if item.shape), 1)
-
-
-def _wanted(request: v2.ModelInferRequest, outputs: tuple[TensorSpec, ...]) -> dict[str, int]:
-    """The outputs asked for, by name, each with its number of classes; 0: the output itself."""
-    specs = {spec.name: spec for spec in outputs}
-    wanted: dict[str, int] = {}
-    for output in request.outputs:
-        spec = specs.get(output.name)
-        if spec is None:
-            raise BadInput(f"The model has the outputs {list(specs)}. Received: {output.name!r}")
-        if output.name in wanted:
-            raise BadInput(f"The output {output.name!r} was asked for twice.")
-        wanted[output.name] = _class_count(output, spec)
-    return wanted or dict.fromkeys(specs, 0)
-
-
-def _class_count(output: v2.ModelInferRequest.InferRequestedOutputTensor, spec: TensorSpec) -> int:
-    if _CLASSES not in output.parameters:
-        return 0
-    given = output.parameters[_CLASSES]
-    kind = given.WhichOneof("parameter_choice")
-    count = getattr(given, kind) if kind in ("int64_param", "uint64_param") else 0
-    if count < 1:
-        raise BadInput(
-            f"`classification` of the output {output.name!r} is how many classes of each row are wanted, an "
-            f"int64_param from 1 up. Received: {str(given).strip() or 'nothing'}"
-        )
-    rows_only = spec.shape[:1] == (None,) and len(spec.shape) == 1
-    if spec.dtype in ("bool", "string") or rows_only or len(spec.shape) > _SCORES_DIMENSIONS:
-        raise BadInput(
-            f"`classification` needs an output of scores, [rows, classes]. Received: {output.name!r} of shape "
-            f"{tensors.shape(spec)} and datatype {tensors.datatype(spec)}"
-        )
-    return int(count)
-
-
-def _encoded(given: list[Sent], handle: Handle) -> ImageSpec | None:
-    """What files in `image` are to become; None: there are none. Only pixels can come as files."""
-    image = next((item for item in given if item.name == _IMAGE and item.dtype == "string"), None)
-    spec = next((spec for spec in handle.inputs if spec.name == _IMAGE and spec.dtype == "uint8"), None)
-    if image is None or spec is None:
-        return None
-    shape = spec.shape
-    if len(shape) != _IMAGE_DIMENSIONS or shape[3] not in _CHANNELS or not (shape[1] and shape[2]):
-        raise BadInput(
-            "BYTES in `image` are encoded files, which this model cannot take: its `image` is not "
-            "uint8 [rows, height, width, 1 or 3]."
-        )
-    if len(image.shape) != 1 or not image.elements:
-        raise BadInput(f"Encoded files in `image` have the shape [rows]. Received: {list(image.shape)}")
-    return handle.bundle.image if handle.bundle is not None else ImageSpec(shape[1], shape[2], shape[3])
-
-
-def _check_inputs(given: list[Sent], handle: Handle, image: ImageSpec | None) -> None:
-    """Refuse by names, datatypes, shapes and rows, before any contents are looked at."""
-    specs = {spec.name: spec for spec in handle.inputs}
-    names = [item.name for item in given]
-    if specs.keys() != set(names):
-        raise BadInput(f"Model {handle.name!r} takes the inputs {sorted(specs)}. Received: {sorted(names)}")
-    limits = handle.tuning.limits
-    for item in given:
-        if image is None or item.name != _IMAGE:
-            tensors.check(item, specs[item.name])
-        rows = item.shape[0] if item.shape else 0
-        if limits.joins and rows > limits.max_queue_rows:
-            raise BadInput(
-                f"A request may have at most --max-queue-rows = {limits.max_queue_rows} rows. Received: {rows}"
-            )
 
 
 def _itself(message: Encoded) -> Encoded:
@@ -392,6 +353,6 @@ def _method(name: str, request: Any, start: Any, refuse: Any = None, *, read: An
     return Method(service=NAME, name=name, request=request, start=start, refuse=refuse, read=read)
 
 
-def _refuse(request: v2.ModelInferRequest | Repeat, status: Status) -> v2.ModelStreamInferResponse:
+def _refuse(request: Asked, status: Status) -> v2.ModelStreamInferResponse:
     answer = v2.ModelInferResponse(id=request.id)
     return v2.ModelStreamInferResponse(error_message=status.message, infer_response=answer)

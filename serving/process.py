@@ -7,13 +7,14 @@ import threading
 from typing import TYPE_CHECKING
 
 from serving import logs
-from serving.fleet import Fleet
-from serving.mirror import Mirror
-from serving.server import Server, spare_the_collector
+from serving.front import spare_the_collector
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from serving.fleet import Fleet
+    from serving.mirror import Mirror
+    from serving.server import Server
     from serving.settings import ServeSettings
 
 
@@ -34,7 +35,7 @@ def run(settings: ServeSettings, *, say: Callable[[str], None]) -> int:
         asked.append(number)
         stop.set()
 
-    one = Server if settings.workers == 1 else Fleet
+    one = _one(settings)
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with one(settings, mirror=_mirror(settings), asked_to_stop=stop.is_set) as server:
@@ -49,8 +50,21 @@ def run(settings: ServeSettings, *, say: Callable[[str], None]) -> int:
     return 130 if asked[0] == signal.SIGINT else 0
 
 
+def _one(settings: ServeSettings) -> type[Server | Fleet]:
+    """What serves; imported here, because a fleet needs none of a server's libraries."""
+    if settings.workers == 1:
+        from serving.server import Server  # noqa: PLC0415 - see above
+
+        return Server
+    from serving.fleet import Fleet  # noqa: PLC0415
+
+    return Fleet
+
+
 def _mirror(settings: ServeSettings) -> Mirror | None:
     """What keeps the models' folder as a bucket is, where they come from one."""
     if settings.models_url is None:
         return None
+    from serving.mirror import Mirror  # noqa: PLC0415 - whoever has a folder needs none
+
     return Mirror(settings.models_url, settings.models, poll_seconds=settings.poll_seconds)

@@ -1,122 +1,124 @@
 """Requests that differ from an earlier one in their contents alone: found by their bytes, without being parsed again.
 
 A caller who sends one image after the other sends the same bytes around it each time. Of a request that protobuf parsed
-once, the bytes before its contents are kept; whatever begins with them, and is as long, says the same of other
-contents, as the length of the contents is among those bytes and nothing follows. Knows messages, no model.
+once, the bytes before and behind its contents are kept; whatever begins and ends with them, and is as long, says the
+same of other contents, as the length of the contents is among those bytes. Knows messages, no model.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from serving import wire
-from serving.v2 import open_inference_pb2 as v2
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-_RAW: Final = wire.key(v2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER)
+    from google.protobuf.message import Message
+
+Asked = TypeVar("Asked", bound="Message")
+
 _MOST_FORMS: Final = 128
-_MOST_HEAD_BYTES: Final = 1024
+_MOST_BYTES_AROUND: Final = 1024
 
 
-class Form:
+class Form(Generic[Asked]):
     """What some requests have in common.
 
     Mutable: `plan`, what its reader found out about it; whoever sets it last is right.
 
     Args:
-        head: their bytes up to the contents of their only input.
-        message: the request without contents; not to be changed.
+        head: their bytes before the contents.
+        tail: their bytes behind them.
+        message: the request with empty contents; not to be changed.
     """
 
-    __slots__ = ("head", "message", "model_name", "model_version", "plan")
+    __slots__ = ("head", "message", "plan", "tail")
 
-    def __init__(self, head: bytes, message: v2.ModelInferRequest) -> None:
+    def __init__(self, head: bytes, tail: bytes, message: Asked) -> None:
         self.head = head
+        self.tail = tail
         self.message = message
-        self.model_name, self.model_version = message.model_name, message.model_version
         self.plan: Any = None
 
 
-class Repeat:
-    """One request of a form; it can stand in for the message wherever no inputs are asked for.
+class Repeat(Generic[Asked]):
+    """One request of a form; it can stand in for the message wherever its contents are not asked for.
 
     Args:
-        form: its own.
+        repeated: its form.
         data: all of it.
     """
 
-    __slots__ = ("data", "form")
+    __slots__ = ("data", "repeated")
 
-    def __init__(self, form: Form, data: bytes) -> None:
-        self.form = form
+    def __init__(self, repeated: Form[Asked], data: bytes) -> None:
+        self.repeated = repeated
         self.data = data
 
-    @property
-    def model_name(self) -> str:
+    def __getattr__(self, name: str) -> Any:
         """The message's."""
-        return self.form.model_name
-
-    @property
-    def model_version(self) -> str:
-        """The message's."""
-        return self.form.model_version
-
-    @property
-    def id(self) -> str:
-        """The message's: requests that have one are of no form."""
-        return ""
-
-    @property
-    def parameters(self) -> Any:
-        """The message's."""
-        return self.form.message.parameters
+        return getattr(self.repeated.message, name)
 
     @property
     def contents(self) -> bytes:
-        """Of the only input, raw."""
-        return self.data[len(self.form.head) :]
+        """What this one has of its own."""
+        return self.data[len(self.repeated.head) : len(self.data) - len(self.repeated.tail)]
 
-    def whole(self) -> v2.ModelInferRequest:
+    def whole(self) -> Asked:
         """The message."""
-        return v2.ModelInferRequest.FromString(self.data)
+        return type(self.repeated.message).FromString(self.data)
 
 
-class Forms:
+class Forms(Generic[Asked]):
     """The forms of the last requests; reads the next ones. Any thread may.
 
     Mutable: `_by_length`, the forms by the length of their requests; its tuples are replaced and never changed, so that
     a reader who misses one only parses once more.
+
+    Args:
+        request: the class of the messages.
+        contents: of a message, what the next one will have others of; None: its like will hardly come again.
+        put: replaces them.
     """
 
-    def __init__(self) -> None:
-        self._by_length: dict[int, tuple[Form, ...]] = {}
+    def __init__(
+        self, request: type[Asked], *, contents: Callable[[Asked], bytes | None], put: Callable[[Asked, bytes], None]
+    ) -> None:
+        self._request = request
+        self._contents = contents
+        self._put = put
+        self._by_length: dict[int, tuple[Form[Asked], ...]] = {}
 
-    def read(self, data: bytes) -> v2.ModelInferRequest | Repeat:
+    def read(self, data: bytes) -> Asked | Repeat[Asked]:
         """The request in some bytes; raises protobuf's DecodeError."""
         for form in self._by_length.get(len(data), ()):
-            if data.startswith(form.head):
+            if data.startswith(form.head) and data.endswith(form.tail):
                 return Repeat(form, data)
-        message = v2.ModelInferRequest.FromString(data)
-        form_ = _form(message, data)
-        if form_ is None:
+        message = self._request.FromString(data)
+        made = self._form(message, data)
+        if made is None:
             return message
         if sum(map(len, self._by_length.values())) >= _MOST_FORMS:
             self._by_length = {}
-        self._by_length[len(data)] = (*self._by_length.get(len(data), ()), form_)
-        return Repeat(form_, data)
+        self._by_length[len(data)] = (*self._by_length.get(len(data), ()), made)
+        return Repeat(made, data)
 
+    def _form(self, message: Asked, data: bytes) -> Form[Asked] | None:
+        """The form of a request, if it can have one: contents in what is written as protobuf writes it.
 
-def _form(message: v2.ModelInferRequest, data: bytes) -> Form | None:
-    """The form of a request, if it can have one: one raw input at the end of what is written as protobuf writes it.
+        Where the contents are is told by two messages that differ in nothing else: that they are found somewhere in
+        the bytes would prove nothing.
+        """
+        contents = self._contents(message)
+        if not contents or len(data) - len(contents) > _MOST_BYTES_AROUND:
+            return None
+        empty = self._request()
+        empty.CopyFrom(message)
+        zeros, ones = (self._written(empty, byte * len(contents)) for byte in (b"\0", b"\1"))
+        self._put(empty, b"")
+        start = next(at for at, (zero, one) in enumerate(zip(zeros, ones, strict=True)) if zero != one)
+        head, tail = zeros[:start], zeros[start + len(contents) :]
+        return Form(head, tail, empty) if head + contents + tail == data else None
 
-    One with an id or parameters has none: the next one would hardly have the same.
-    """
-    if message.id or message.parameters or len(message.raw_input_contents) != 1 or len(message.inputs) != 1:
-        return None
-    raw = message.raw_input_contents[0]
-    if len(data) - len(raw) > _MOST_HEAD_BYTES:
-        return None
-    rest = v2.ModelInferRequest()
-    rest.CopyFrom(message)
-    rest.ClearField("raw_input_contents")
-    head = rest.SerializeToString() + _RAW + wire.varint(len(raw))
-    return Form(head, rest) if head + raw == data else None
+    def _written(self, message: Asked, contents: bytes) -> bytes:
+        self._put(message, contents)
+        return message.SerializeToString(deterministic=True)

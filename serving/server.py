@@ -6,9 +6,7 @@ reverse: not ready at once, no new calls, accepted ones finish, then models, the
 
 from __future__ import annotations
 
-import gc
 import importlib.metadata
-import ipaddress
 import logging
 import os
 import threading
@@ -17,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
-from serving import loading, logs, tracer
+from serving import front, loading, logs, tracer
 from serving.authorization import Tokens, guarded
 from serving.decoder import Decoder
 from serving.errors import BadRepository, Draining
@@ -31,7 +29,6 @@ from serving.service import PredictionService
 from serving.session import available_cpus
 from serving.shared import SharedRegistry, SharedTelemetry
 from serving.telemetry import Telemetry
-from serving.tls import Tls
 from serving.transport import choose
 from serving.transport.face import Options
 from serving.vitals import Vitals
@@ -43,10 +40,10 @@ if TYPE_CHECKING:
     from serving.repository import Version
     from serving.settings import ServeSettings
     from serving.shared import Shared
+    from serving.tls import Tls
 
 log = logs.logger("server")
 
-_COLLECTOR_THRESHOLDS: Final = (20_000, 20, 20)
 _LOOK_SECONDS: Final = 0.1
 
 
@@ -78,7 +75,7 @@ class Server:
         self._asked_to_stop = asked_to_stop
         cpus = max(1, available_cpus() // (1 if shared is None else shared.workers))
         tokens = None if settings.tokens is None else Tokens(settings.tokens)
-        tls = tls_of(settings)
+        tls = front.tls_of(settings)
         self._traces = tracer.build(os.environ)
         load = load or _loader(cpus)
         self.telemetry = Telemetry() if shared is None else SharedTelemetry(shared.up)
@@ -138,7 +135,7 @@ class Server:
     @property
     def addresses(self) -> tuple[str, str]:
         """Of gRPC and of HTTP, with the ports really bound."""
-        return addresses(self._settings, self._transport.port, self._http.port)
+        return front.addresses(self._settings, self._transport.port, self._http.port)
 
     def start(self) -> None:
         """Listen, and load what is in the repository; returns as soon as both are done, or it is asked to stop.
@@ -150,7 +147,7 @@ class Server:
         if self._shared is not None:
             self._start_shared(self._shared)
             return
-        warn_if_open(self._settings)
+        front.warn_if_open(self._settings)
         self._http.start()
         self._transport.start()
         self._transport.set_health("", serving=False)
@@ -221,24 +218,6 @@ class Server:
         logs.event(log, "stopped", level=level)
 
 
-def addresses(settings: ServeSettings, port: int, http_port: int) -> tuple[str, str]:
-    """Where gRPC and HTTP are, for people."""
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    tls = settings.tls_certificate is not None
-    grpc, http = "grpcs" if tls else "grpc", "https" if tls and not settings.http_plain else "http"
-    return f"{grpc}://{host}:{port}", f"{http}://{host}:{http_port}"
-
-
-def spare_the_collector() -> None:
-    """Have the garbage collector pass over what is loaded by now, and look less often: it took a tenth of a call.
-
-    A call leaves next to nothing for it; what it finds is freed a little later.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_COLLECTOR_THRESHOLDS)
-
-
 def _loader(cpus: int) -> Callable[[Version, Tuning], loading.Loaded]:
     def load(version: Version, tuning: Tuning) -> loading.Loaded:
         rows = tuning.limits.max_batch_rows if tuning.limits.joins else 1
@@ -268,13 +247,6 @@ def _limits(settings: ServeSettings) -> BatchLimits:
     )
 
 
-def tls_of(settings: ServeSettings) -> Tls | None:
-    """The certificates that were chosen, if any."""
-    if settings.tls_certificate is None or settings.tls_key is None:
-        return None
-    return Tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
-
-
 def _options(settings: ServeSettings, tls: Tls | None, *, shared: bool) -> Options:
     return Options(
         host=settings.host,
@@ -284,19 +256,3 @@ def _options(settings: ServeSettings, tls: Tls | None, *, shared: bool) -> Optio
         credentials=None if tls is None else tls.credentials(),
         shared_port=shared,
     )
-
-
-def warn_if_open(settings: ServeSettings) -> None:
-    """Say in the log what a server that strangers may reach lacks."""
-    host = settings.host
-    try:
-        closed = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        closed = host == "localhost"
-    advice = []
-    if settings.tokens is None and settings.tls_client_ca is None:
-        advice.append("anybody who reaches this address may call it (--tokens, --tls-client-ca)")
-    if settings.tls_certificate is None:
-        advice.append("what is sent can be read on its way (--tls-certificate)")
-    if advice and not closed:
-        logs.event(log, "open_to_the_network", level=logging.WARNING, host=host, advice="; ".join(advice))

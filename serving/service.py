@@ -6,10 +6,13 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from serving import codec
 from serving.calls import Answer, Call, Encoded, Method, Status, answered
 from serving.decoder import Rows
 from serving.errors import BadInput
+from serving.repeats import Forms, Repeat
 from serving.v1 import prediction_pb2 as v1
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from serving.bundle import Bundle
     from serving.decoder import Decoder
     from serving.registry import Handle, ModelStatus, Registry
+    from serving.repeats import Form
 
 NAME = "calotype.v1.PredictionService"
 
@@ -47,6 +51,40 @@ class _Writer:
     each: Callable[[Mapping[str, NDArray[Any]]], list[bytes]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What was found out of a request with pixels of the model's size, for those that repeat it with other pixels.
+
+    Args:
+        model: asked for.
+        number: of its version, likewise; 0: the one being served.
+        bundle: of the version that it was found out for; another version has another one.
+        name: of the input.
+        shape: of the pixels.
+        outputs: of the model, that the answer is made of.
+        each: one element of the answer per row, as bytes.
+        respond: makes the answer of them.
+    """
+
+    model: str
+    number: int
+    bundle: Bundle
+    name: str
+    shape: tuple[int, ...]
+    outputs: tuple[str, ...]
+    each: Callable[[Mapping[str, NDArray[Any]]], list[bytes]]
+    respond: Callable[[list[bytes]], Encoded]
+
+    def infer(self, contents: bytes, handle: Handle, call: Call) -> Future[Any]:
+        """The answer for other pixels, which have the length of those that were planned for."""
+        call.images = self.shape[0]
+        feeds = {self.name: np.frombuffer(contents, np.uint8).reshape(self.shape)}
+        make = call.watched(self.respond)
+        return handle.infer(
+            feeds, outputs=self.outputs, deadline=call.deadline, each=self.each, make=make, checked=True
+        )
+
+
 class PredictionService:
     """Predictions by the bundles of a registry.
 
@@ -59,17 +97,16 @@ class PredictionService:
         self._registry = registry
         self._decoder = decoder
         self._writers: dict[tuple[str, int, int], _Writer] = {}
+        self._classify_forms = Forms(v1.ClassifyRequest, contents=_pixels, put=_put)
+        self._reconstruct_forms = Forms(v1.ReconstructRequest, contents=_pixels, put=_put)
 
-    def classify(self, request: v1.ClassifyRequest, call: Call) -> Future[Any]:
-        """Score the labels for each image."""
-        return self._predict(request, call, "classify", request.top_k)
+    def classify(self, request: Any, call: Call) -> Future[Any]:
+        """Score the labels for each image of a ClassifyRequest, or a repeated one."""
+        return self._answer(request, call, "classify", _top_k)
 
-    def reconstruct(self, request: v1.ReconstructRequest, call: Call) -> Future[Any]:
-        """Reconstruct each image and measure the error."""
-        form = request.form
-        if form not in _FORMS:
-            raise BadInput(f"`form` must be ERROR_ONLY (0), PNG (1) or PIXELS (2). Received: {form}")
-        return self._predict(request, call, "reconstruct", form)
+    def reconstruct(self, request: Any, call: Call) -> Future[Any]:
+        """Reconstruct each image of a ReconstructRequest, or a repeated one, and measure the error."""
+        return self._answer(request, call, "reconstruct", _wanted_form)
 
     def list_models(self, _request: v1.ListModelsRequest, _call: Call) -> Future[v1.ListModelsResponse]:
         """Every version that the registry knows of."""
@@ -77,16 +114,44 @@ class PredictionService:
 
     def methods(self) -> tuple[Method, ...]:
         """The service as a transport serves it."""
-        classify, reconstruct = v1.ClassifyRequest, v1.ReconstructRequest
+        classify, reconstruct = self._classify_forms.read, self._reconstruct_forms.read
         return (
-            _method("Classify", classify, self.classify),
-            _method("Reconstruct", reconstruct, self.reconstruct),
-            _method("StreamClassify", classify, self.classify, _refusal(v1.ClassifyResponse)),
-            _method("StreamReconstruct", reconstruct, self.reconstruct, _refusal(v1.ReconstructResponse)),
+            _method("Classify", v1.ClassifyRequest, self.classify, read=classify),
+            _method("Reconstruct", v1.ReconstructRequest, self.reconstruct, read=reconstruct),
+            _method("StreamClassify", v1.ClassifyRequest, self.classify, _refusal(v1.ClassifyResponse), read=classify),
+            _method(
+                "StreamReconstruct",
+                v1.ReconstructRequest,
+                self.reconstruct,
+                _refusal(v1.ReconstructResponse),
+                read=reconstruct,
+            ),
             _method("ListModels", v1.ListModelsRequest, self.list_models),
         )
 
-    def _predict(self, request: Any, call: Call, task: str, choice: int) -> Future[Any]:
+    def _answer(self, request: Any, call: Call, task: str, choose: Callable[[Any], int]) -> Future[Any]:
+        if not isinstance(request, Repeat):
+            return self._predict(request, call, task, choose(request), None)
+        form = request.repeated
+        answer = self._again(request, form.plan, call)
+        if answer is not None:
+            return answer
+        message = request.whole()
+        return self._predict(message, call, task, choose(message), form)
+
+    def _again(self, request: Repeat[Any], plan: _Plan | None, call: Call) -> Future[Any] | None:
+        """The answer by what was found out of an earlier request; None: that was of another version, or nothing was."""
+        if plan is None:
+            return None
+        call.model = plan.model
+        handle = self._registry.acquire(plan.model, plan.number)
+        try:
+            call.version = handle.version
+            return plan.infer(request.contents, handle, call) if plan.bundle is handle.bundle else None
+        finally:
+            handle.release()
+
+    def _predict(self, request: Any, call: Call, task: str, choice: int, form: Form[Any] | None) -> Future[Any]:
         """The request's images through its model; the handle is held until the work is accepted."""
         call.request_id, call.model = request.request_id, request.model
         handle = self._registry.acquire(call.model, request.version)
@@ -96,7 +161,10 @@ class PredictionService:
             writer = self._writer(handle, task, choice)
             rows = self._rows(request.images, writer.bundle, call)
             if isinstance(rows, Rows):
-                return _infer(handle, rows, call, writer)
+                inferred = _infer(handle, rows, call, writer)
+                if form is not None:
+                    form.plan = _plan(request, rows, writer)
+                return inferred
             decoding = rows
         finally:
             if decoding is None:
@@ -135,6 +203,35 @@ class PredictionService:
             )
         call.images = len(files)
         return self._decoder.read(files, bundle.image, call)
+
+
+def _top_k(request: v1.ClassifyRequest) -> int:
+    return request.top_k
+
+
+def _wanted_form(request: v1.ReconstructRequest) -> int:
+    if request.form not in _FORMS:
+        raise BadInput(f"`form` must be ERROR_ONLY (0), PNG (1) or PIXELS (2). Received: {request.form}")
+    return request.form
+
+
+def _pixels(request: v1.ClassifyRequest | v1.ReconstructRequest) -> bytes | None:
+    """What the next request may have others of; with an id there is hardly a next."""
+    if request.request_id or request.images.WhichOneof("form") != "pixels":
+        return None
+    return request.images.pixels.data
+
+
+def _put(request: v1.ClassifyRequest | v1.ReconstructRequest, contents: bytes) -> None:
+    request.images.pixels.data = contents
+
+
+def _plan(request: Any, rows: Rows, writer: _Writer) -> _Plan:
+    """The plan for more of a request's form, whose pixels are `rows`."""
+    bundle, outputs, each = writer.bundle, writer.outputs, writer.each
+    respond = _responder(writer, request.request_id, rows.failures)
+    name, shape = bundle.inputs[0].name, rows.pixels.shape
+    return _Plan(request.model, request.version, bundle, name, shape, outputs, each, respond)
 
 
 def _classifications(bundle: Bundle, handle: Handle, top_k: int) -> _Writer:
@@ -212,8 +309,8 @@ def _info(status: ModelStatus) -> v1.ModelInfo:
     return info
 
 
-def _method(name: str, request: Any, start: Any, refuse: Any = None) -> Method:
-    return Method(service=NAME, name=name, request=request, start=start, refuse=refuse)
+def _method(name: str, request: Any, start: Any, refuse: Any = None, *, read: Any = None) -> Method:
+    return Method(service=NAME, name=name, request=request, start=start, refuse=refuse, read=read)
 
 
 def _refusal(response: Any) -> Callable[[Any, Status], Any]:

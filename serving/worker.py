@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from serving import logs
 from serving.errors import CalotypeError, ModelNotReady
+from serving.front import spare_the_collector
 from serving.lines import Line, answer
-from serving.server import Server, spare_the_collector
+from serving.server import Server
 from serving.shared import Shared
 
 if TYPE_CHECKING:

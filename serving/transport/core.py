@@ -43,6 +43,10 @@ _EVENTS_BEFORE_WORK: Final = 48
 # that has brought is an event at the next look.
 _EMPTY_LOOKS_BEFORE_WORK: Final = 2
 
+# When everybody is gone: the pause between two looks whether calls are still in work, and how long that may go on.
+_LEAVE_SECONDS: Final = 0.005
+_PATIENCE_SECONDS: Final = 1.0
+
 _WATCH: Final = health.WATCH.encode()
 
 _UNKNOWN: Final = Status(StatusCode.UNIMPLEMENTED, "Method not found!")
@@ -51,8 +55,9 @@ _UNKNOWN: Final = Status(StatusCode.UNIMPLEMENTED, "Method not found!")
 class CoreTransport:
     """gRPC by the completion queue.
 
-    Mutable: `_port` and `_number`, set by `start`; `_streams`, under `_lock`; `_draining` and `_quiet`, set once each;
-    `_unheard`, the polling thread's.
+    Mutable: `_port` and `_number`, set by `start`; `_streams`, under `_lock`; `_draining`, `_quiet` and `_gone_at`, the
+    time when the last caller had left, set once each; `_unheard`, the polling thread's; `_calls`, the unary ones in
+    work, which that thread adds to and any takes from.
 
     Args:
         methods: what to serve.
@@ -68,11 +73,13 @@ class CoreTransport:
         self._lock = threading.Lock()
         self._streams: set[StreamCall] = set()
         self._unheard = Unheard()
+        self._calls: set[UnaryCall] = set()
         self._thread: threading.Thread | None = None
         self._port: completion.Port | None = None
         self._number = 0
         self._draining = False
         self._quiet = threading.Event()
+        self._gone_at = 0.0
 
     @property
     def port(self) -> int:
@@ -117,15 +124,19 @@ class CoreTransport:
         if not self._quiet.wait(grace_seconds):
             port.cancel_all_calls()
             self._quiet.wait()
-        port.close()
+        self._gone_at = time.monotonic()
         if self._thread is not None:
             self._thread.join()
 
     def _run(self, port: completion.Port) -> None:
         lender = Lender()
         lender.lend()
+        closed = False
         while not port.over:
             wait_seconds = self._unheard.look()
+            if self._quiet.is_set():
+                closed = closed or self._close(port)
+                wait_seconds = _LEAVE_SECONDS
             if lender.due:
                 # Short model calls wait until whoever else has sent something is in their batch.
                 self._look_around(port)
@@ -136,6 +147,14 @@ class CoreTransport:
                 self._do(event.tag, event)
             # An event left over keeps its call alive, and the core waits for that.
             del event
+
+    def _close(self, port: completion.Port) -> bool:
+        """Let go of the port, unless calls are still in work: to answer one, caller or not, the core needs it open."""
+        gone_at = self._gone_at
+        if not gone_at or ((self._calls or self._streams) and time.monotonic() < gone_at + _PATIENCE_SECONDS):
+            return False
+        port.close()
+        return True
 
     def _look_around(self, port: completion.Port) -> None:
         """Take the events that are there."""
@@ -181,7 +200,9 @@ class CoreTransport:
         deadline, metadata = completion.deadline_of(event, now), completion.metadata_of(event)
         if method.refuse is None:
             call = Call(method.name, deadline, metadata, now)
-            completion.receive(event.call, UnaryCall(self._unheard, event.call, method, desk, call).received)
+            unary = UnaryCall(self._unheard, event.call, method, desk, call, self._calls.discard)
+            self._calls.add(unary)
+            completion.receive(event.call, unary.received)
             return
         make_call = partial(_call, method.name, deadline=deadline, metadata=metadata)
         options = self._options

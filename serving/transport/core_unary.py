@@ -14,6 +14,7 @@ from serving.interceptors import OK, hung_up
 from serving.transport import completion
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Future
 
     from serving.calls import Call, Method
@@ -31,7 +32,7 @@ class UnaryCall:
     """Reads the request, starts the method, and answers in the thread that finishes it.
 
     Mutable: `_future`, the work while it is not done; `_wire`, which is let go with the answer: who waits in `Unheard`
-    after that would keep the core's memory of a call from being used for the next.
+    after that would keep the core's memory of a call from being used for the next. Without it nothing is sent.
 
     Args:
         unheard: where the call waits until somebody listens for its end.
@@ -39,12 +40,22 @@ class UnaryCall:
         method: asked for.
         desk: where the call is signed out.
         call: what the service gets to see.
+        left: told once when nothing more will be asked of the core for this call.
     """
 
-    __slots__ = ("_call", "_desk", "_future", "_method", "_unheard", "_wire")
+    __slots__ = ("_call", "_desk", "_future", "_left", "_method", "_unheard", "_wire")
 
-    def __init__(self, unheard: Unheard, wire: Any, method: Method, desk: Desk, call: Call) -> None:
+    def __init__(
+        self,
+        unheard: Unheard,
+        wire: Any,
+        method: Method,
+        desk: Desk,
+        call: Call,
+        left: Callable[[UnaryCall], None],
+    ) -> None:
         self._unheard = unheard
+        self._left = left
         self._wire: Any = wire
         self._method = method
         self._desk = desk
@@ -55,7 +66,7 @@ class UnaryCall:
         """The message is there, or the caller is gone."""
         data = completion.message_of(event)
         if data is None:  # the caller hung up, its message was too large, or it sent none
-            completion.end(self._wire, _NO_MESSAGE, completion.nothing)
+            self._send_end(_NO_MESSAGE)
             return
         try:
             future = self._method.start(self._desk.read(self._method, data, self._call), self._call)
@@ -77,12 +88,15 @@ class UnaryCall:
         future = self._future
         if future is not None and completion.was_cancelled(event):
             future.cancel()
+            self._wire = None  # what can't be cancelled answers nobody
+            self._left(self)
 
     def _done(self, future: Future[Any]) -> None:
         self._future = None
         call, desk = self._call, self._desk
         if future.cancelled():  # nobody is there to be answered
             self._wire = None
+            self._left(self)
             desk.finished(call, hung_up(call))
             return
         try:
@@ -90,14 +104,23 @@ class UnaryCall:
         except Exception as error:  # noqa: BLE001 as above
             self._end(desk.explain(error, call))
             return
-        desk.finished(call, OK)
         wire, self._wire = self._wire, None
+        if wire is None:
+            desk.finished(call, hung_up(call))
+            return
+        desk.finished(call, OK)
         completion.answer(wire, message, completion.nothing)
+        self._left(self)
 
     def _end(self, status: Status) -> None:
         self._desk.finished(self._call, status)
+        self._send_end(status)
+
+    def _send_end(self, status: Status) -> None:
         wire, self._wire = self._wire, None
-        completion.end(wire, status, completion.nothing)
+        if wire is not None:
+            completion.end(wire, status, completion.nothing)
+            self._left(self)
 
 
 class Unheard:

@@ -19,7 +19,7 @@ from serving.images import ImageSpec, fit
 from serving.predictions import Failure
 from serving.v1 import prediction_pb2 as v1
 from serving.v1 import prediction_pb2_grpc as v1_grpc
-from tests.serving.fake_models import IMAGE, LABELS, classifier, expected_probabilities, pixels
+from tests.serving.fake_models import IMAGE, LABELS, classifier, expected_probabilities, pixels, reconstructor
 from tests.serving.fake_registry import served, two_models
 
 
@@ -121,6 +121,30 @@ def test_pixels_of_another_size_are_resized_as_in_training(client):
     block = pixels(3, image=ImageSpec(9, 9, 3))
     fitted = np.stack([fit(row, IMAGE) for row in block])
     assert client.classify(block, model="digits") == client.classify(fitted, model="digits")
+
+
+def test_requests_that_repeat_a_form_get_their_own_answers_from_the_version_that_serves(form):
+    """Other pixels of the same form, rows of another number, other wishes, and then a newer version of the models."""
+    registry = two_models()
+    with served(registry, form) as rig, Client(rig.address) as client:
+        for version in (1, 2):
+            if version > 1:
+                registry.add(classifier(), version=version)
+                registry.add(reconstructor(), version=version)
+            for rows in (1, 3, 1, 3):
+                block = np.random.default_rng(rows + version).permuted(pixels(rows), axis=1)
+                [answered] = client.classify_each(block, model="digits")
+                assert answered.version == version
+                got = [probabilities(result) for result in answered.results]
+                np.testing.assert_allclose(got, expected_probabilities(block), atol=1e-6)
+                best = client.classify(block, model="digits", top_k=1)
+                assert [one.labels for one in best] == [all_.labels[:1] for all_ in answered.results]
+                errors = [one.error for one in client.reconstruct(block, model="digits-ae")]
+                alone = [client.reconstruct(row[None], model="digits-ae")[0].error for row in block]
+                assert errors == pytest.approx(alone, rel=1e-5)
+                images = [one.image for one in client.reconstruct(block, model="digits-ae", form="pixels")]
+                assert len(set(images)) == rows
+                assert [one.image for one in client.reconstruct(block, model="digits-ae")] == [b""] * rows
 
 
 def test_reconstructions_in_all_forms(client):

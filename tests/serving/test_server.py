@@ -207,6 +207,15 @@ def test_the_server_imports_nothing_of_training():
     assert shown.stdout.strip() == "set()"
 
 
+def test_the_process_above_its_workers_imports_no_heavy_library():
+    """It computes and answers nothing: what models and transports need would be memory and time for nobody."""
+    code = (
+        "import sys, serving.process, serving.fleet; print({'numpy', 'onnxruntime', 'grpc', 'PIL'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
 def test_a_server_that_is_asked_to_stop_while_it_loads_stops_and_never_says_ready(serve, tmp_path):
     """An orchestrator that changes its mind doesn't wait for a hundred models, nor send calls to a server that goes."""
     for name in ("a", "b", "c"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+from concurrent.futures import InvalidStateError
+from contextlib import suppress
 
 import grpc
 import pytest
@@ -168,6 +170,20 @@ def test_a_drain_gives_up_after_its_grace(form):
         with pytest.raises(grpc.RpcError):
             next(stream)
         wait_until(lambda: all(future.cancelled() for future, _ in registry.held))
+
+
+def test_work_for_callers_who_left_as_the_server_stops_harms_nobody(form):
+    """They are gone and the port may close, but their work ends later: nothing may be sent on a port that is closed."""
+    registry = two_models()
+    registry.hold = True
+    with served(registry, form) as rig:
+        with grpc.insecure_channel(rig.address) as channel:
+            call = v1_grpc.PredictionServiceStub(channel).Classify.future(request("gone"), timeout=20)
+            wait_until(lambda: len(registry.held) == 1)
+        assert call.code() is grpc.StatusCode.CANCELLED
+        rig.transport.drain_and_stop(20.0)
+        with suppress(InvalidStateError):  # it was cancelled
+            registry.answer(0)
 
 
 def test_many_calls_and_streams_at_once_get_their_own_answers(form):
