@@ -195,10 +195,10 @@ class AioTransport:
             except asyncio.CancelledError:
                 call.hang_up()
                 raise
-            if isinstance(outcome, Status):
-                await abort(context, outcome)
-                raise AssertionError
-            return outcome
+            if not isinstance(outcome, Status):
+                return outcome
+            await abort(context, outcome)
+            raise AssertionError
 
         return handle
 

@@ -67,20 +67,22 @@ class UnaryCall:
             return
         self._future = future
         future.add_done_callback(self._done)
-        if self._gone:
-            future.cancel()
+        self._let_go()
 
     def hang_up(self) -> None:
         """Nobody waits any more; the loop says so."""
         self._gone = True
-        future = self._future
-        if future is not None:
-            future.cancel()
+        self._let_go()
 
     def deliver(self) -> None:
         """Give the outcome to whoever waits for it, on the loop."""
         if not self.answer.done():
             self.answer.set_result(self.outcome)
+
+    def _let_go(self) -> None:
+        future = self._future
+        if self._gone and future is not None:
+            future.cancel()
 
     def _done(self, future: Future[Any]) -> None:
         self._future = None

@@ -1,9 +1,9 @@
 """Calls that come together are worked on together, and answered together; knows no gRPC and no model.
 
-`grpc.aio` brings one call every few turns of its loop. Each worked on as it comes would be a model call of its own, and
-a thread woken for it and another for its answer. So a call waits a few turns for the next; those gathered go to one
-thread, which lends itself (`serving.lending`) as the polling thread of the fast form does; and what that thread
-has done reaches the loop by one call.
+`grpc.aio` brings one call every few turns of its loop. Each worked on as it comes would be a model call of its own, a
+thread woken for it and the loop woken for its answer. So a call waits a few turns for the next; those gathered go to
+one thread, which lends itself (`serving.lending`) as the polling thread of the fast form does, and what that thread has
+done wakes the loop once.
 """
 
 from __future__ import annotations
@@ -13,33 +13,28 @@ from collections import deque
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, Protocol
 
-import os
 from serving import logs
 from serving.lending import Lender
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Iterable
-
 
 _log = logs.logger("transport")
 
 # A batch of more costs no less per row, and its callers all wait for the last (docs/performance.md).
-_MOST_CALLS: Final = int(os.environ.get("GM", 16))
+_MOST_CALLS: Final = 16
 
-# A waiting call of another caller takes about eight turns until it is here.
-_PATIENT_TURNS: Final = int(os.environ.get("GK", 12))
-_HURRIED_TURNS: Final = int(os.environ.get("GK1", 1))
+# Without another call: one that waits in the core takes about eight turns to be here.
+_PATIENT_TURNS: Final = 12
 
-_LATELY: Final = 8
-_HERE = int(os.environ.get("GH", 1))
+_ROUNDS_REMEMBERED: Final = 8
 
 
 class Work(Protocol):
     """One call."""
 
     def start(self) -> None:
-        """Begin; raises nothing, and may leave work to a lent thread."""
+        """Begin, in any thread; raises nothing, and may leave work to a thread that is lent."""
         ...
 
     def deliver(self) -> None:
@@ -48,14 +43,14 @@ class Work(Protocol):
 
 
 class Gathering:
-    """What a loop's turns bring, in rounds.
+    """The calls of a loop, in rounds.
 
-    Whoever calls alone, one call after the other, isn't kept waiting for company: patience is for those who had it in
-    one of the last few rounds, and for one round in a few, to find out.
+    Whoever calls alone isn't kept waiting for company: only while one of the last few rounds was of several calls is
+    there patience until this one is as large; and in one round of a few, to find out.
 
-    Mutable, the loop's thread's: `_calls`, those of the round that is being gathered; `_seen`, how many there were a
-    turn ago; `_quiet`, the turns since without another; `_expected`; `_lately`, the sizes of the last rounds; `_rounds`.
-    Any thread's: `_done`, what is to be delivered.
+    Mutable, the loop's thread's: `_calls`, those of the round under way; `_seen`, how many there were a turn ago;
+    `_quiet`, the turns since; `_hoped`, how many are waited for; `_lately`, the sizes of the last rounds; `_rounds`,
+    their number; `_ours`, while the loop works itself. Any thread's: `_done`, what is to be delivered.
 
     Args:
         loop: whose turns are counted.
@@ -64,78 +59,71 @@ class Gathering:
     def __init__(self, loop: AbstractEventLoop) -> None:
         self._loop = loop
         self._calls: list[Work] = []
-        self._seen = 0
-        self._quiet = 0
-        self._expected = 1
-        self._lately = deque((1,), _LATELY)
-        self._rounds = 0
+        self._seen = self._quiet = self._rounds = 0
+        self._hoped = 1
+        self._lately = deque((1,), _ROUNDS_REMEMBERED)
+        self._ours = False
         self._done: deque[Work] = deque()
         self._inbox: SimpleQueue[list[Work] | None] = SimpleQueue()
-        self._lender = Lender()
         self._thread = threading.Thread(target=self._run, name="grpc-aio-work", daemon=True)
-        self._own: set[int | None] = set()
 
     def start(self) -> None:
-        """Start the thread that works; from the loop's."""
+        """Start the thread that works."""
         self._thread.start()
-        self._own = {self._thread.ident, threading.get_ident()}
 
     def stop(self) -> None:
-        """Finish what was gathered, and end the thread; from another than the loop's, while that still runs."""
+        """Finish what was handed over, and end the thread, while the loop still runs; not from the loop's thread."""
         if self._thread.ident is not None:
             self._inbox.put(None)
             self._thread.join()
 
     def add(self, call: Work) -> None:
-        """Start a call soon; on the loop."""
-        calls = self._calls
-        calls.append(call)
-        if len(calls) == 1:
-            self._rounds += 1
+        """Start a call within a few turns; on the loop."""
+        self._calls.append(call)
+        if len(self._calls) == 1:
             self._seen, self._quiet = 1, 0
-            self._expected = max(self._lately) if self._rounds % _LATELY else _MOST_CALLS
+            self._rounds += 1
+            self._hoped = max(self._lately) if self._rounds % _ROUNDS_REMEMBERED else _MOST_CALLS
             self._loop.call_soon(self._turn)
 
     def tell(self, call: Work) -> None:
-        """Deliver a call soon; any thread may ask."""
+        """Have the loop deliver a call; any thread may ask."""
         self._done.append(call)
-        if threading.get_ident() not in self._own:  # which deliver at the end of a round
+        if threading.current_thread() is not self._thread and not self._ours:
             self._wake()
 
     def _wake(self) -> None:
         self._loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
-        done = self._done
-        while done:
-            done.popleft().deliver()
+        while self._done:
+            self._done.popleft().deliver()
 
     def _turn(self) -> None:
         count = len(self._calls)
-        if count > self._seen:
-            self._seen, self._quiet = count, 0
-        else:
-            self._quiet += 1
-        patience = _PATIENT_TURNS if count < self._expected else _HURRIED_TURNS
-        if self._quiet < patience and count < _MOST_CALLS:
+        self._quiet = 0 if count > self._seen else self._quiet + 1
+        self._seen = count
+        if count < _MOST_CALLS and self._quiet < (_PATIENT_TURNS if count < self._hoped else 1):
             self._loop.call_soon(self._turn)
             return
         self._lately.append(count)
         calls, self._calls = self._calls, []
-        if count <= _HERE:
-            self._work(calls)
-            self._deliver()
-        else:
+        if count > 1:
             self._inbox.put(calls)
+        else:  # a hop to another thread costs more than what it would save
+            self._ours = True
+            self._work(calls)
+            self._ours = False
+            self._deliver()
 
     def _run(self) -> None:
         while (calls := self._inbox.get()) is not None:
             self._work(calls)
-            del calls
+            del calls  # or they would be kept, with all their rows, until others come
             if self._done:
                 self._wake()
 
-    def _work(self, calls: Iterable[Work]) -> None:
+    def _work(self, calls: list[Work]) -> None:
         lender = Lender()
         with lender.lent():
             for call in calls:
@@ -143,5 +131,5 @@ class Gathering:
         while lender.due:
             try:
                 lender.work()
-            except Exception:
+            except Exception:  # noqa: BLE001 the others have to be worked on
                 _log.exception("transport_event_failed")
