@@ -92,7 +92,6 @@ class AioTransport:
         self._loop.run_forever()
 
     def _end_loop(self) -> None:
-        self._gathering.stop()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -101,7 +100,6 @@ class AioTransport:
         asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _start(self) -> None:
-        self._gathering.start()
         self._server = await self._listen(self._options)
         self._keeping = asyncio.ensure_future(self._keep())
 

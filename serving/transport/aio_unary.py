@@ -1,4 +1,4 @@
-"""One unary call on `grpc.aio`: worked on in any thread, answered on the loop; knows no method."""
+"""One unary call on `grpc.aio`: answered on the loop, by whichever thread finishes it; knows no method."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class UnaryCall:
         self.outcome: bytes | Status = OK
 
     def start(self) -> None:
-        """Start the method; once, in any thread."""
+        """Start the method; once, on the loop."""
         call, data, self._data = self._call, self._data, b""
         if self._gone:
             self._end(hung_up(call))

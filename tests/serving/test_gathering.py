@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
-from contextlib import asynccontextmanager
 
 import grpc
 import pytest
@@ -23,14 +23,11 @@ from serving.v1 import prediction_pb2_grpc as v1_grpc
 from tests.serving.fake_registry import served, two_models
 from tests.serving.test_predictions_wire import request, wait_until
 
-PATIENCE = 14
-"""Turns after which a round is over, however much company was hoped for."""
-
 
 class Work:
-    """Leaves to the thread that is lent what is to be done; `log` has who did what in which round."""
+    """Leaves to the thread that is lent what is to be done; `log` has what was begun and what was done, in order."""
 
-    def __init__(self, log, name, *, gathering=None, failing=False):
+    def __init__(self, log, name, gathering, *, failing=False):
         self.log = log
         self.name = name
         self.gathering = gathering
@@ -38,22 +35,21 @@ class Work:
         self.delivered = asyncio.get_running_loop().create_future()
 
     def start(self):
-        lender = lending.current()
-        assert lender is not None
-        self.log.append((lender, threading.current_thread().name, self.name))
-        lender.due.append(self.finish)
+        self.log.append(("begun", self.name))
+        lending.current().due.append(self.finish)
 
     def finish(self):
+        self.log.append(("done", self.name))
         self.gathering.tell(self)
         if self.failing:
             raise RuntimeError(self.name)
 
     def deliver(self):
-        self.delivered.set_result(threading.current_thread().name)
+        self.delivered.set_result(None)
 
 
 class Rig:
-    """A gathering on the running loop, whose thread is called "loop"."""
+    """A gathering on the running loop."""
 
     def __init__(self):
         self.gathering = Gathering(asyncio.get_running_loop())
@@ -61,31 +57,18 @@ class Rig:
         self.all = []
 
     def add(self, name, **fields):
-        work = Work(self.log, name, gathering=self.gathering, **fields)
+        work = Work(self.log, name, self.gathering, **fields)
         self.all.append(work)
         self.gathering.add(work)
         return work
 
     async def all_delivered(self):
-        return await asyncio.wait_for(asyncio.gather(*(work.delivered for work in self.all)), 10)
+        await asyncio.wait_for(asyncio.gather(*(work.delivered for work in self.all)), 10)
 
     def rounds(self):
-        """The names of each round, in the order of their beginning."""
-        found = {}
-        for lender, _, name in self.log:
-            found.setdefault(lender, []).append(name)
-        return list(found.values())
-
-
-@asynccontextmanager
-async def gathering():
-    threading.current_thread().name = "loop"
-    rig = Rig()
-    rig.gathering.start()
-    try:
-        yield rig
-    finally:
-        await asyncio.to_thread(rig.gathering.stop)
+        """The names of each round: all are begun before the first is done."""
+        runs = itertools.groupby(self.log, key=lambda entry: entry[0])
+        return [[name for _, name in run] for kind, run in runs if kind == "begun"]
 
 
 async def turns(count):
@@ -93,125 +76,132 @@ async def turns(count):
         await asyncio.sleep(0)
 
 
-def run(test):
-    """Run a coroutine function in a thread and a loop of its own."""
-    failures = []
-
-    def body():
-        try:
-            asyncio.run(test())
-        except BaseException as error:  # noqa: BLE001 it is raised below
-            failures.append(error)
-
-    thread = threading.Thread(target=body)
-    thread.start()
-    thread.join(30)
-    if failures:
-        raise failures[0]
-    assert not thread.is_alive()
-
-
-def test_a_lone_call_is_answered_within_two_turns_and_by_no_other_thread():
-    """Company that nobody has seen isn't waited for."""
+def test_a_lone_call_is_answered_within_two_turns():
+    """Company that nobody has seen isn't waited for, but for a few turns in one call of eight, to find out."""
 
     async def test():
-        async with gathering() as rig:
-            for number in range(3):
-                work = rig.add(number)
-                await turns(2)
-                assert work.delivered.result() == "loop"
-            assert {thread for _, thread, _ in rig.log} == {"loop"}
+        rig = Rig()
+        for number in range(1, 24):
+            work = rig.add(number)
+            await turns(2)
+            assert work.delivered.done() == bool(number % 8)
+            await turns(12)
+            assert work.delivered.done()
 
-    run(test)
+    asyncio.run(test())
 
 
-def test_what_comes_in_one_turn_is_one_round_of_another_thread():
-    """And the loop delivers it."""
+def test_what_comes_in_one_turn_is_one_round():
+    """Begun together, and delivered together."""
 
     async def test():
-        async with gathering() as rig:
-            for number in range(5):
-                rig.add(number)
-            assert await rig.all_delivered() == ["loop"] * 5
-            assert rig.rounds() == [[0, 1, 2, 3, 4]]
-            assert {thread for _, thread, _ in rig.log} == {"grpc-aio-work"}
+        rig = Rig()
+        for number in range(5):
+            rig.add(number)
+        await turns(3)
+        await rig.all_delivered()
+        assert rig.rounds() == [[0, 1, 2, 3, 4]]
+        assert lending.current() is None
 
-    run(test)
+    asyncio.run(test())
 
 
 def test_after_company_a_round_waits_for_as_much_but_not_for_ever():
-    """A caller who is alone again waits a few turns, a few times."""
+    """And no longer than that: the last one to come begins it."""
 
     async def test():
-        async with gathering() as rig:
-            for name in "abc":
-                rig.add(name)
-            await rig.all_delivered()
-            rig.log.clear()
-            for name in "def":
-                rig.add(name)
-                await turns(6)
-            await rig.all_delivered()
-            assert rig.rounds() == [["d", "e", "f"]]
-            for number in range(16):
-                work = rig.add(number)
-                await turns(PATIENCE)
-                assert work.delivered.done()
-            quick = 0
-            for number in range(8):
-                work = rig.add(number)
-                await turns(2)
-                quick += work.delivered.done()
-                await turns(PATIENCE)
-            assert quick == 7  # and one to find out
+        rig = Rig()
+        for name in "abc":
+            rig.add(name)
+        await rig.all_delivered()
+        for name in "def":
+            await turns(6)
+            rig.add(name)
+        await turns(3)
+        assert rig.all[-1].delivered.done()
+        rig.add("alone")
+        await rig.all_delivered()
+        assert rig.rounds() == [["a", "b", "c"], ["d", "e", "f"], ["alone"]]
 
-    run(test)
+    asyncio.run(test())
+
+
+def test_company_is_found_out_and_forgotten():
+    """Within eight rounds each."""
+
+    async def test():
+        rig = Rig()
+        for number in range(60):
+            rig.add(number)
+            await turns(6)
+        await rig.all_delivered()
+        assert {len(names) for names in rig.rounds()[:7]} == {1}
+        assert len(rig.rounds()[8]) > 4
+        for number in range(9):
+            await rig.add(number).delivered
+        last = rig.add("last")
+        await turns(2)
+        assert last.delivered.done()
+
+    asyncio.run(test())
 
 
 def test_a_round_is_no_larger_than_pays():
     """Those who come first don't wait for everybody."""
 
     async def test():
-        async with gathering() as rig:
-            for number in range(40):
-                rig.add(number)
-                await turns(1)
-            await rig.all_delivered()
-            assert sorted(name for names in rig.rounds() for name in names) == list(range(40))
-            assert max(map(len, rig.rounds())) <= 16
+        rig = Rig()
+        for number in range(40):
+            rig.add(number)
+            await turns(1)
+        await rig.all_delivered()
+        assert sorted(itertools.chain(*rig.rounds())) == list(range(40))
+        assert max(map(len, rig.rounds())) <= 16
 
-    run(test)
+    asyncio.run(test())
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 20), st.booleans()), max_size=12))
-def test_every_call_is_started_and_delivered_once(bursts):
+def test_every_call_is_begun_and_delivered_once(bursts):
     """Whatever comes when, and whoever's work fails."""
 
     async def test():
-        async with gathering() as rig:
-            for pause, size, failing in bursts:
-                await turns(pause)
-                for number in range(size):
-                    rig.add(len(rig.all), failing=failing and number == 0)
-            await rig.all_delivered()
-            assert sorted(name for _, _, name in rig.log) == list(range(len(rig.all)))
+        rig = Rig()
+        for pause, size, failing in bursts:
+            await turns(pause)
+            for number in range(size):
+                rig.add(len(rig.all), failing=failing and number == 0)
+        await rig.all_delivered()
+        assert sorted(itertools.chain(*rig.rounds())) == list(range(len(rig.all)))
 
-    run(test)
+    asyncio.run(test())
 
 
-def test_what_was_handed_over_is_finished_at_the_end():
-    """Stopping waits for it; stopped before the start, there is nothing to wait for."""
+def test_what_other_threads_finish_is_delivered_on_the_loop():
+    """By one call for what is there by then."""
+
+    class Counting(asyncio.SelectorEventLoop):
+        woken = 0
+
+        def call_soon_threadsafe(self, *args, **fields):
+            self.woken += 1
+            return super().call_soon_threadsafe(*args, **fields)
+
+    loop = Counting()
 
     async def test():
-        Gathering(asyncio.get_running_loop()).stop()
-        async with gathering() as rig:
-            rig.add(1)
-            rig.add(2)
-            await turns(PATIENCE)
-        assert [name for _, _, name in rig.log] == [1, 2]
-        await rig.all_delivered()
+        rig = Rig()
+        works = [Work(rig.log, number, rig.gathering) for number in range(50)]
+        thread = threading.Thread(target=lambda: [rig.gathering.tell(work) for work in works])
+        thread.start()
+        thread.join()  # the loop stands still meanwhile
+        assert loop.woken == 1
+        await asyncio.wait_for(asyncio.gather(*(work.delivered for work in works)), 10)
 
-    run(test)
+    try:
+        loop.run_until_complete(test())
+    finally:
+        loop.close()
 
 
 class Served:
