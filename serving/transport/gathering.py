@@ -25,9 +25,12 @@ _MOST_CALLS: Final = 16
 # Since the last call that came, while more are expected.
 _PATIENCE_SECONDS: Final = 0.0015
 
-_ROUNDS_REMEMBERED: Final = 8
+# Company in one of these is hoped for in the next: who calls alone again is delayed so often.
+_ROUNDS_REMEMBERED: Final = 2
 
-# Without another call, in the round that is to find out: one that waits in the core takes about eight to be here.
+# One round in so many finds out whether there is company, by so many turns without another call: one that waits in the
+# core takes about eight to be here.
+_ROUNDS_TO_FIND_OUT: Final = 8
 _TURNS_TO_FIND_OUT: Final = 12
 
 
@@ -46,7 +49,7 @@ class Work(Protocol):
 class Gathering:
     """The calls of a loop, in rounds.
 
-    Whoever calls alone isn't kept waiting for company: only while one of the last few rounds was of several calls is
+    Whoever calls alone isn't kept waiting for company: only where one of the last two rounds was of several calls is
     there patience until this one is as large. One round in a few takes some turns more to find out.
 
     Mutable, the loop's thread's: `_calls`, those of the round under way; `_seen`, how many there were a turn ago;
@@ -111,7 +114,7 @@ class Gathering:
             if seconds > 0.0:
                 self._timer = self._loop.call_later(seconds, self._turn)
                 return
-        elif count < _MOST_CALLS and self._quiet < (1 if self._rounds % _ROUNDS_REMEMBERED else _TURNS_TO_FIND_OUT):
+        elif count < _MOST_CALLS and self._quiet < (1 if self._rounds % _ROUNDS_TO_FIND_OUT else _TURNS_TO_FIND_OUT):
             self._loop.call_soon(self._turn)
             return
         self._work()
