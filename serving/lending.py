@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _local = threading.local()
 
@@ -30,6 +31,16 @@ class Lender:
     def lend(self) -> None:
         """Lend the calling thread, for as long as it lives."""
         _local.lender = self
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Lend the calling thread for as long as this lasts."""
+        before = current()
+        self.lend()
+        try:
+            yield
+        finally:
+            _local.lender = before
 
     def work(self) -> None:
         """Do what is due now; what that leaves behind comes next time."""

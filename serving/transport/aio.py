@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,12 +12,13 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from serving import logs
-from serving.calls import Call, Method, Status
+from serving.calls import Method, Status
 from serving.errors import BadSetting, CalotypeError
-from serving.interceptors import OK, hung_up
 from serving.transport import health
+from serving.transport.aio_unary import UnaryCall, call_of
 from serving.transport.builtin import table
 from serving.transport.face import cannot_listen, channel_options, listen_address
+from serving.transport.gathering import Gathering
 from serving.transport.stream import Stream
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class AioTransport:
         self._table = table(methods, desk, self._health)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="grpc-aio", daemon=True)
+        self._gathering = Gathering(self._loop)
         self._streams: set[Stream] = set()
         self._server: grpc.aio.Server | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -181,21 +182,20 @@ class AioTransport:
             leave()
 
     def _unary(self, method: Method, desk: Desk) -> Callable[[bytes, Any], Coroutine[Any, Any, bytes]]:
+        create_future, gathering = self._loop.create_future, self._gathering
+
         async def handle(data: bytes, context: Any) -> bytes:
-            call = call_of(method, context)
-            status = OK
+            answer = create_future()
+            call = UnaryCall(method, desk, call_of(method, context), data, answer=answer, tell=gathering.tell)
+            gathering.add(call)
             try:
-                future = method.start(desk.read(method, data, call), call)
-                message = future.result() if future.done() else await asyncio.wrap_future(future)
-                return desk.write(message)
+                outcome: bytes | Status = await answer
             except asyncio.CancelledError:
-                status = hung_up(call)
+                call.hang_up()
                 raise
-            except Exception as error:  # noqa: BLE001 the one table knows what each means
-                status = desk.explain(error, call)
-            finally:
-                desk.finished(call, status)
-            await abort(context, status)
+            if not isinstance(outcome, Status):
+                return outcome
+            await abort(context, outcome)
             raise AssertionError
 
         return handle
@@ -231,18 +231,6 @@ class AioTransport:
                 self._streams.discard(stream)
 
         return handle
-
-
-def call_of(method: Method, context: Any) -> Call:
-    """The call that a context tells of."""
-    started = time.monotonic()
-    remaining = context.time_remaining()
-    return Call(
-        method.name,
-        deadline=None if remaining is None else started + remaining,
-        metadata=dict(context.invocation_metadata() or ()),
-        started=started,
-    )
 
 
 async def abort(context: Any, status: Status) -> None:

@@ -99,6 +99,18 @@ def test_a_long_call_is_the_executors(rig):
     assert {thread for thread, _ in rig.ran} == {"executor"}
 
 
+def test_a_thread_may_lend_itself_for_a_while():
+    """And is what it was before afterwards, whatever happened."""
+    outer, inner = lending.Lender(), lending.Lender()
+    with outer.lent():
+        with inner.lent():
+            assert lending.current() is inner
+        with pytest.raises(RuntimeError), inner.lent():
+            raise RuntimeError
+        assert lending.current() is outer
+    assert lending.current() is None
+
+
 def test_a_batcher_that_fills_its_batches_lends_nothing():
     """Whoever waits for company waits in an executor."""
     rig = Rig(max_wait_ms=1, max_batch_rows=1)
