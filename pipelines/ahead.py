@@ -1,13 +1,13 @@
 """Files decoded while their source is still listed, so that no processor waits for the last name.
 
-Only where every file will be read: in a first ingest, or with `--verify`. It begins what belongs to a label however the
-listing ends; the rest, and what it began for another size than the listing suggests, is left to `decode.py`.
+Only where every file of a folder will be read, and nothing of it was yet: in a first ingest, or with `--verify`. It
+begins what belongs to a label however the listing ends; the rest is left to `decode.py`, which throws away what was
+begun for another size than the whole listing suggests.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
@@ -92,7 +92,7 @@ class Ahead:
     def _begin(self, found: Sequence[Found]) -> None:
         some: list[int] = []
         size_bytes = 0
-        for number, one in enumerate(islice(found, self._looked_at, self._looked_at + CHUNK_FILES), self._looked_at):
+        for number, one in enumerate(found[self._looked_at : self._looked_at + CHUNK_FILES], self._looked_at):
             if some and size_bytes + one.size > CHUNK_BYTES:
                 break
             self._looked_at = number + 1

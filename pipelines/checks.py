@@ -100,8 +100,10 @@ def _judge_repeated(indices: Sequence[int], *, rows: Rows, verdict: Verdict, kee
         verdict.conflicts.append(Conflict(content, tuple(paths[index] for index in indices)))
         if not keep_first:
             conflicting, kept = list(indices), []
+        first = indices[0]
+        second = next(index for index in indices if labels[index] != labels[first])
         for index in conflicting:
-            other = next(paths[other] for other in indices if labels[other] != labels[index])
+            other = paths[second if labels[index] == labels[first] else first]
             _set_aside(verdict, index, "conflict", f"the same pixels as {other}, which has another label")
     # Of copies in several parts of a pre-split source the test's stays: so the test set is what its maker made.
     kept.sort(key=lambda index: (_KEPT_FIRST[int(parts[index])], paths[index]))

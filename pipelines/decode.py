@@ -76,11 +76,11 @@ def decode_all(
         OSError: the journal can't be written.
     """
     outcomes = Outcomes.empty(len(todo))
-    missing = _take_over(journal, canvas, todo, outcomes)
-    places = missing
-    if begun is not None and len(begun):
-        missing = np.setdiff1d(missing, begun, assume_unique=True)
+    if begun is not None and len(begun):  # then there is nothing else in the journal
+        missing = np.setdiff1d(np.arange(len(todo)), begun, assume_unique=True)
         places = np.concatenate([begun, missing])
+    else:
+        places = missing = _take_over(journal, canvas, todo, outcomes)
     chunks = _chunks(
         [todo[index] for index in missing.tolist()],
         root=root,

@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from threading import Thread
 from typing import IO, TYPE_CHECKING, Any, Self
 from zipfile import BadZipFile
 
 import numpy as np
 
-from pipelines.files import sync
+from pipelines.files import begin_writing, sync
 from pipelines.identity import content_digest
 from pipelines.outcomes import ROW, Outcomes, Recorder
 from pipelines.reading import Read, read_all
@@ -39,7 +37,7 @@ OUTCOMES = ".outcomes.npz"
 SUFFIX = {1: ".gray.u8", 3: ".colour.u8"}
 
 _BUFFER_BYTES = 1 << 20
-_SYNC_BYTES = 8 << 20  # so much is on its way to the disk while more is decoded
+_BEGIN_BYTES = 8 << 20  # so much is on its way to the disk while more is decoded
 
 
 _spec = lru_cache(maxsize=8)(images.ImageSpec)  # checked once, not once a file
@@ -217,7 +215,7 @@ def chunked(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 class _Writers:
     """The files of pixels of one chunk while it is written; a context manager that removes them after an error.
 
-    Mutable: the open files and their rows; what was written since the last sync, and the thread that syncs.
+    Mutable: the open files, their rows, and how far the disk was told to begin with each.
     """
 
     def __init__(self, journal: Path, stem: str) -> None:
@@ -225,8 +223,7 @@ class _Writers:
         self._names = {channels: f"{stem}{suffix}" for channels, suffix in SUFFIX.items()}
         self._open: dict[str, IO[bytes]] = {}
         self._rows: dict[str, int] = {}
-        self._unsynced_bytes = 0
-        self._syncing: Thread | None = None
+        self._begun: dict[str, int] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -243,12 +240,12 @@ class _Writers:
         name = self._names[pixels.shape[2]]
         if name not in self._open:
             self._open[name] = (self._journal / f".{name}").open("wb", buffering=_BUFFER_BYTES)
-            self._rows[name] = 0
-        self._unsynced_bytes += self._open[name].write(np.ascontiguousarray(pixels).data)
-        if self._unsynced_bytes > _SYNC_BYTES:
-            self._sync_early()
-        row = self._rows[name]
+            self._rows[name] = self._begun[name] = 0
+        row, row_bytes = self._rows[name], pixels.nbytes
+        self._open[name].write(np.ascontiguousarray(pixels).data)
         self._rows[name] = row + 1
+        if (row + 1) * row_bytes - self._begun[name] > _BEGIN_BYTES:
+            self._begin_writing(name, (row + 1) * row_bytes)
         return name, row
 
     def finish(self) -> dict[str, int]:
@@ -257,20 +254,10 @@ class _Writers:
             file.flush()
         return dict(self._rows)
 
-    def _sync_early(self) -> None:
+    def _begin_writing(self, name: str, stop: int) -> None:
         """Let the disk begin with what is written, so that there is little to wait for in the end."""
-        if self._syncing is None or not self._syncing.is_alive():
-            descriptors = [os.dup(file.fileno()) for file in self._open.values()]
-            self._syncing = Thread(target=_sync_all, args=(descriptors,))
-            self._syncing.start()
-            self._unsynced_bytes = 0
-
-
-def _sync_all(descriptors: Sequence[int]) -> None:
-    for descriptor in descriptors:
-        with suppress(OSError):  # the sync that counts says it
-            os.fsync(descriptor)
-        os.close(descriptor)
+        begin_writing(self._open[name].fileno(), self._begun[name], stop)
+        self._begun[name] = stop
 
 
 def _decode_one(read: Read, *, canvas: Canvas, writers: _Writers, recorder: Recorder) -> None:

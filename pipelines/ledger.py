@@ -352,7 +352,7 @@ def sweep(folder: Path, dataset: Dataset) -> None:
     for path in folder.glob("ledger-*.parquet"):
         if path.name != dataset.ledger:
             path.unlink(missing_ok=True)
-    for pattern in (f".{DATASET}.*", ".ledger-*", f"{SNAPSHOTS}/{dataset.snapshot}/.{manifest.MANIFEST}.*"):
+    for pattern in (f".{DATASET}.*", ".ledger-*", f"{SNAPSHOTS}/{dataset.snapshot}/.*.*"):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
     for path in folder.glob(f"{SNAPSHOTS}/.*"):

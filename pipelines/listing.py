@@ -17,7 +17,7 @@ from pipelines.remote import walk_url
 from pipelines.walk import Found, is_hidden_folder, printable, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
@@ -64,10 +64,7 @@ def list_source(root: str, *, task: str, see: Callable[[Sequence[Found], int], N
         BadSource: it can't be listed.
         EmptyFolder: it holds no file that could be an image, or for classify none in a label's folder.
     """
-    try:
-        found = _walked(walk_url(root) if is_url(root) else walk(root), see)
-    except OSError as error:
-        raise BadSource(f"The folder {root} can't be listed: {error.strerror}.") from error
+    found = _walked(root, see)
     walked = sorted(range(len(found)), key=[one.path for one in found].__getitem__)
     found = [found[number] for number in walked]
     heads = [one.path.rpartition("/")[0] for one in found]
@@ -116,14 +113,18 @@ def _folders(folder: str) -> list[str]:
     return []
 
 
-def _walked(walker: Iterator[Found], see: Callable[[Sequence[Found], int], None] | None) -> list[Found]:
+def _walked(root: str, see: Callable[[Sequence[Found], int], None] | None) -> list[Found]:
+    walker = walk_url(root) if is_url(root) else walk(root)
     found: list[Found] = []
     size_bytes = 0
-    if see is not None:
-        see(found, size_bytes)
-    while some := list(islice(walker, SEEN_FILES)):
-        found += some
-        size_bytes += sum(one.size for one in some)
+    while True:
         if see is not None:
             see(found, size_bytes)
-    return found
+        try:
+            some = list(islice(walker, SEEN_FILES))
+        except OSError as error:
+            raise BadSource(f"The folder {root} can't be listed: {error.strerror}.") from error
+        if not some:
+            return found
+        found += some
+        size_bytes += sum(one.size for one in some)

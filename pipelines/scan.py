@@ -124,14 +124,23 @@ def scan_and_decode(  # noqa: PLR0913 - what an ingest is asked for
             f"The workspace ({dataset_dir}) lies inside the source {where.root}, which is never written to. "
             "Choose another --workspace."
         )
-    dataset = Dataset.read(dataset_dir)
-    settled(recipe, dataset, where, seed=seed)  # refused before anything is listed
+    settled(recipe, Dataset.read(dataset_dir), where, seed=seed)  # refused before anything is listed
     with collector_paused(), Staff(workers) if staff is None else nullcontext(staff) as hands:
         made = ledger.missing(dataset_dir)
         with dataset_held(dataset_dir, made=made):
-            recipe = settled(recipe, Dataset.read(dataset_dir), where, seed=seed)
-            how = _How(task=task, verify=verify, run=run, staff=hands, progress=progress)
-            staged = _staged(where, dataset_dir, recipe, how=how)
+            dataset = Dataset.read(dataset_dir)
+            order = _Order(
+                where=where,
+                dataset_dir=dataset_dir,
+                dataset=dataset,
+                recipe=settled(recipe, dataset, where, seed=seed),
+                task=task,
+                verify=verify,
+                run=run,
+                staff=hands,
+                progress=progress,
+            )
+            staged = _scan(order)
     return replace(staged, seconds=time.perf_counter() - started, made=made)
 
 
@@ -145,33 +154,58 @@ def look_ahead(source: str, dataset_dir: Path, staff: Staff) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _How:
-    """What an ingest was asked for besides the recipe, as `ingest` has it."""
+class _Order:
+    """What an ingest was asked for, as `ingest` has it, and the dataset as it is, whose lock is held."""
 
+    where: sources.Source
+    dataset_dir: Path
+    dataset: Dataset | None
+    recipe: DataRecipe
     task: str
     verify: bool
     run: decode.Run | None
     staff: Staff
     progress: Progress
 
+    @property
+    def journal(self) -> Path:
+        """Where chunks are published."""
+        return self.dataset_dir / ledger.JOURNAL
 
-def _staged(where: sources.Source, dataset_dir: Path, recipe: DataRecipe, *, how: _How) -> Staged:
-    dataset, journal = Dataset.read(dataset_dir), dataset_dir / ledger.JOURNAL
-    canvas = decode.first_canvas(recipe, dataset.image if dataset else None)
-    if how.verify:
-        shutil.rmtree(journal, ignore_errors=True)
-    all_is_new = decode.sweep(journal) and (how.verify or dataset is None)
+    def canvas(self) -> Canvas | None:
+        """How pixels are stored; None: the size is still to be chosen."""
+        return decode.first_canvas(self.recipe, self.dataset.image if self.dataset else None)
+
+
+def _scan(order: _Order) -> Staged:
+    where, task = order.where, order.task
     with ExitStack() as stack:
-        ahead = None
-        if all_is_new and how.run is None and not is_url(where.root):
-            ahead = stack.enter_context(
-                Ahead(where.root, recipe, task=how.task, canvas=canvas, journal=journal, staff=how.staff)
-            )
-        listing = list_source(where.root, task=how.task, see=partial(_see, ahead=ahead, progress=how.progress))
-        how.progress("list", len(listing.found), len(listing.found))
-        staged = _stage(listing, where, dataset_dir, recipe, ahead=ahead, how=how)
-    empty = empty_labels(where.root, listing) if how.task == "classify" else ()
-    return replace(staged, empty_labels=empty)
+        ahead = _ahead(order)
+        if ahead is not None:
+            stack.enter_context(ahead)
+        listing = list_source(where.root, task=task, see=partial(_see, ahead=ahead, progress=order.progress))
+        order.progress("list", len(listing.found), len(listing.found))
+        staged = _stage(listing, order, ahead=ahead)
+    return replace(staged, empty_labels=empty_labels(where.root, listing) if task == "classify" else ())
+
+
+def _ahead(order: _Order) -> Ahead | None:
+    """What decodes while the source is listed, where every file will be read, by processes of this machine."""
+    if order.verify:
+        shutil.rmtree(order.journal, ignore_errors=True)
+    nothing_kept = decode.sweep(order.journal)
+    if not nothing_kept or not (order.verify or order.dataset is None):
+        return None
+    if order.run is not None or is_url(order.where.root):
+        return None
+    return Ahead(
+        order.where.root,
+        order.recipe,
+        task=order.task,
+        canvas=order.canvas(),
+        journal=order.journal,
+        staff=order.staff,
+    )
 
 
 def _see(found: Sequence[Found], size_bytes: int, *, ahead: Ahead | None, progress: Progress) -> None:
@@ -205,22 +239,13 @@ def _check_same(dataset: Dataset, where: sources.Source, recipe: DataRecipe) -> 
             )
 
 
-def _stage(
-    listing: Listing,
-    where: sources.Source,
-    dataset_dir: Path,
-    recipe: DataRecipe,
-    *,
-    ahead: Ahead | None,
-    how: _How,
-) -> Staged:
-    dataset = Dataset.read(dataset_dir)
-    canvas = decode.first_canvas(recipe, dataset.image if dataset else None)
-    before = Before.read(dataset_dir, dataset)
+def _stage(listing: Listing, order: _Order, *, ahead: Ahead | None) -> Staged:
+    recipe, canvas, where = order.recipe, order.canvas(), order.where
+    before = Before.read(order.dataset_dir, order.dataset)
     staged = Staged(
-        dataset_dir=dataset_dir,
+        dataset_dir=order.dataset_dir,
         source=where.identity,
-        task=how.task,
+        task=order.task,
         recipe=recipe,
         canvas=canvas or Canvas(1, 1, None, recipe.resize, recipe.max_image_pixels),
         presplit=listing.presplit,
@@ -231,12 +256,12 @@ def _stage(
         nothing_new=False,
         token=uuid.uuid4().hex,
     )
-    if before.same(listing, recipe=recipe, task=how.task) and not how.verify:
+    if before.same(listing, recipe=recipe, task=order.task) and not order.verify:
         return replace(staged, nothing_new=True, token=before.snapshot_id)
     candidates = listing.candidates
     outcomes = Outcomes.empty(len(listing.found))
-    todo = candidates if how.verify else _take_over(before, canvas, listing, candidates, outcomes)
-    decoded, canvas = _decode(listing, todo, staged, where, canvas, ahead=ahead, how=how)
+    todo = candidates if order.verify else _take_over(before, listing, outcomes, canvas=canvas)
+    decoded, canvas = _decode(listing, todo, order, ahead=ahead)
     outcomes.place(todo, decoded)
     del decoded
     tried = outcomes.chosen(candidates)
@@ -248,18 +273,13 @@ def _stage(
     if before.files:
         new = sum(not before.has(found, outcomes, index) for index, found in enumerate(listing.found))
     table = _staged_table(listing, outcomes).replace_schema_metadata({TOKEN: staged.token})
-    manifest.write(table, dataset_dir / ledger.JOURNAL / STAGED, lasting=False)
+    manifest.write(table, order.journal / STAGED, lasting=False)
     return replace(staged, canvas=canvas, new=new, unchanged=len(listing.found) - new)
 
 
-def _take_over(
-    before: Before,
-    canvas: Canvas | None,
-    listing: Listing,
-    candidates: npt.NDArray[np.int64],
-    outcomes: Outcomes,
-) -> npt.NDArray[np.int64]:
+def _take_over(before: Before, listing: Listing, outcomes: Outcomes, *, canvas: Canvas | None) -> npt.NDArray[np.int64]:
     """Fill in what the current snapshot knows of files as they are now; the places of those that must be read."""
+    candidates = listing.candidates
     place, known = before.known(canvas)
     if not place:
         return candidates
@@ -271,34 +291,28 @@ def _take_over(
 
 
 def _decode(
-    listing: Listing,
-    places: npt.NDArray[np.int64],
-    staged: Staged,
-    where: sources.Source,
-    canvas: Canvas | None,
-    *,
-    ahead: Ahead | None,
-    how: _How,
+    listing: Listing, places: npt.NDArray[np.int64], order: _Order, *, ahead: Ahead | None
 ) -> tuple[Outcomes, Canvas]:
     """Outcomes in order; where the size is to be chosen it is guessed from a sample, and decoding shows if rightly."""
+    root, told = order.where.root, order.canvas()
     todo = [listing.found[index] for index in places.tolist()]
-    chosen = canvas or decode.guess_canvas(todo, root=where.root, recipe=staged.recipe)
-    begun = np.searchsorted(places, ahead.begun(listing, chosen)) if ahead else None
+    canvas = told or decode.guess_canvas(todo, root=root, recipe=order.recipe)
+    begun = np.searchsorted(places, ahead.begun(listing, canvas)) if ahead else None
     while True:
         outcomes = decode.decode_all(
             todo,
-            root=where.root,
-            canvas=chosen,
-            journal=staged.dataset_dir / ledger.JOURNAL,
-            run=how.run,
-            staff=how.staff,
-            progress=how.progress,
+            root=root,
+            canvas=canvas,
+            journal=order.journal,
+            run=order.run,
+            staff=order.staff,
+            progress=order.progress,
             begun=begun,
         )
         size = decode.size_in(outcomes)
-        if canvas is not None or size is None or size == (chosen.height, chosen.width):
-            return outcomes, chosen
-        chosen, begun = replace(chosen, height=size[0], width=size[1]), None
+        if told is not None or size is None or size == (canvas.height, canvas.width):
+            return outcomes, canvas
+        canvas, begun = replace(canvas, height=size[0], width=size[1]), None
 
 
 def _nothing_readable(root: str, first: str, outcomes: Outcomes) -> str:

@@ -108,8 +108,13 @@ def _decode(data: bytes, max_pixels: int) -> Decoded:
 
 def claimed_pixels(data: bytes, max_pixels: int) -> int:
     """As `images.claimed_pixels`."""
-    height, width = claimed_size(data) or (0, 0)
-    return height * width if height * width <= max_pixels else 0
+    _hush_pillow()
+    try:
+        with Image.open(BytesIO(data), formats=_formats(data)) as image:
+            claimed = image.size[0] * image.size[1]
+    except Exception:  # noqa: BLE001 as above; then nothing was decoded
+        return 0
+    return claimed if claimed <= max_pixels else 0
 
 
 def claimed_size(data: bytes) -> tuple[int, int] | None:
@@ -118,9 +123,11 @@ def claimed_size(data: bytes) -> tuple[int, int] | None:
     try:
         with Image.open(BytesIO(data), formats=_formats(data)) as image:
             width, height = image.size
-            return (width, height) if _orientation(image) in _SIDEWAYS else (height, width)
-    except Exception:  # noqa: BLE001 as above; then nothing was decoded
+            # Not the PNG plugin's own `getexif`, which decodes the picture to see what comes after it.
+            sideways = Image.Image.getexif(image).get(_ORIENTATION_TAG, 1) in _SIDEWAYS
+    except Exception:  # noqa: BLE001 as above
         return None
+    return (width, height) if sideways else (height, width)
 
 
 def _formats(data: bytes) -> tuple[str, ...]:
