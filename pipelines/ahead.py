@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 CHUNK_FILES: Final = 2048  # few enough that no processor has much left when the others are done
 CHUNK_BYTES: Final = 64 * 1024 * 1024
+GUESSED_FROM_FILES: Final = 8  # while nobody works yet
 
 
 class Ahead:
@@ -103,7 +104,7 @@ class Ahead:
         if not chosen:
             return
         if self._canvas is None:
-            self._canvas = decode.guess_canvas(chosen, root=self._root, recipe=self._recipe)
+            self._canvas = decode.guess_canvas(chosen[:GUESSED_FROM_FILES], root=self._root, recipe=self._recipe)
         chunk = decode.chunk_of(
             chosen, root=self._root, canvas=self._canvas, journal=self._journal, first=len(self._begun)
         )

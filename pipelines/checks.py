@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
-from pipelines.manifest import PARTS, STATUSES
+from pipelines.manifest import PARTS, STATUSES, part_of_folder
 from pipelines.rows import in_order
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def warnings(
         task: classify or reconstruct, which asks for no labels and hears nothing of them.
     """
     used = verdict.used
-    found = _class_warnings(rows, used) if task == "classify" else []
+    found = [*_parts_as_labels(rows, used), *_class_warnings(rows, used)] if task == "classify" else []
     proportions = rows.width[used] / rows.height[used]
     if len(used) and proportions.max() > PROPORTIONS_RATIO * proportions.min():
         found.append(
@@ -188,10 +188,27 @@ def empty_labels(names: Sequence[str]) -> list[str]:
     return [f"Folders of labels without a file that could be an image: {_listed(names)}."] if names else []
 
 
+def _parts_as_labels(rows: Rows, used: Numbers) -> list[str]:
+    """The sentence about a source that looks pre-split and isn't taken for it, because of other folders."""
+    labels = sorted(rows.label.among(used))
+    parts = [label for label in labels if part_of_folder(label) is not None]
+    kinds = {part_of_folder(label) for label in parts}
+    if "train" not in kinds or len(kinds) < 2:  # noqa: PLR2004 - two parts make a pre-split source
+        return []
+    others = sorted({*rows.label.among(np.flatnonzero(~rows.ignored))} - {*parts})
+    sentence = (
+        f"The folders {_listed(parts)} look like the parts of a pre-split source, and are labels here, because there "
+        f"are other folders beside them: {_listed(others)}. Move those out of the source to have the parts honoured."
+    )
+    return [sentence]
+
+
 def _class_warnings(rows: Rows, used: Numbers) -> list[str]:
     counted = Counter(rows.label.numbers[used].tolist())
     sizes = {rows.label.words[number]: images for number, images in counted.items()}
     found = []
+    if alike := sorted(label for label, times in Counter(map(str.lower, sizes)).items() if times > 1):
+        found.append(f"Labels that differ only in upper and lower case: {_listed(alike)}.")
     if unused := sorted({*rows.label.among(np.flatnonzero(~rows.ignored))} - sizes.keys()):
         found.append(f"Labels without a usable image, left out: {_listed(unused)}.")
     if tiny := sorted(label for label, images in sizes.items() if images < TINY_CLASS_IMAGES):

@@ -103,17 +103,18 @@ def decode_all(
 def _chunks(
     missing: Sequence[Found], *, root: str, canvas: Canvas, journal: Path, staff: Staff, first: int
 ) -> list[Chunk]:
-    """Files in chunks of about equal numbers, an equal number of chunks for every worker."""
+    """Files in chunks that get smaller to the end, so that no process has much left when the others are done."""
     size_bytes = sum(found.size for found in missing)
     workers = max(1, staff.worth(files=len(missing), size_bytes=size_bytes))
-    least = max(math.ceil(len(missing) / CHUNK_FILES), math.ceil(size_bytes / CHUNK_BYTES), 4 * workers)
-    parts = math.ceil(least / workers) * workers
-    per_chunk = min(CHUNK_FILES, max(SMALLEST_CHUNK_FILES, math.ceil(len(missing) / parts)))
-    starts = [*range(0, len(missing), per_chunk), len(missing)]
-    return [
-        chunk_of(missing[start:stop], root=root, canvas=canvas, journal=journal, first=first + start)
-        for start, stop in pairwise(starts)
-    ]
+    most = max(1, min(CHUNK_FILES, len(missing) * CHUNK_BYTES // max(1, size_bytes)))
+    chunks = []
+    start = 0
+    while start < len(missing):
+        share = math.ceil((len(missing) - start) / (2 * workers))
+        stop = start + min(most, max(SMALLEST_CHUNK_FILES, share))
+        chunks.append(chunk_of(missing[start:stop], root=root, canvas=canvas, journal=journal, first=first + start))
+        start = stop
+    return chunks
 
 
 def chunk_of(found: Sequence[Found], *, root: str, canvas: Canvas, journal: Path, first: int) -> Chunk:

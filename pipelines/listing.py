@@ -17,7 +17,7 @@ from pipelines.remote import walk_url
 from pipelines.walk import Found, is_hidden_folder, printable, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -52,19 +52,26 @@ class Listing:
         return np.flatnonzero(np.array(worth, dtype=np.bool_))
 
 
-def list_source(root: str, *, task: str, see: Callable[[Sequence[Found], int], None] | None = None) -> Listing:
+def list_source(
+    root: str,
+    *,
+    task: str,
+    see: Callable[[Sequence[Found], int], None] | None = None,
+    barred: Iterable[str] = (),
+) -> Listing:
     """Every file of a source, in order of the paths.
 
     Args:
         root: a folder or a URL.
         task: as in `ingest`.
         see: told at first and from time to time which files there are by then, and of how many bytes.
+        barred: folders that no link leads into.
 
     Raises:
         BadSource: it can't be listed.
         EmptyFolder: it holds no file that could be an image, or for classify none in a label's folder.
     """
-    found = _walked(root, see)
+    found = _walked(walk_url(root) if is_url(root) else walk(root, barred=barred), root, see)
     walked = sorted(range(len(found)), key=[one.path for one in found].__getitem__)
     found = [found[number] for number in walked]
     heads = [one.path.rpartition("/")[0] for one in found]
@@ -87,9 +94,13 @@ def list_source(root: str, *, task: str, see: Callable[[Sequence[Found], int], N
         walked=np.array(walked, dtype=np.int64),
     )
     if not len(listing.candidates):
+        outside = sum(one.ignored == OUTSIDE_LABELS for one in found)
+        what = f"{len(found)} files, none of which could be one"
+        if outside:
+            what = f"{outside} files outside any such folder (--task reconstruct needs no labels)"
         raise EmptyFolder(
-            f"The source {without_userinfo(root)} holds no image. Expected one subfolder of images per label. "
-            f"Received: {len(found)} files, none of which could be one."
+            f"The source {without_userinfo(root)} holds no image{' of a label' if outside else ''}. Expected one "
+            f"subfolder of images per label. Received: {what}."
         )
     return listing
 
@@ -113,8 +124,7 @@ def _folders(folder: str) -> list[str]:
     return []
 
 
-def _walked(root: str, see: Callable[[Sequence[Found], int], None] | None) -> list[Found]:
-    walker = walk_url(root) if is_url(root) else walk(root)
+def _walked(walker: Iterator[Found], root: str, see: Callable[[Sequence[Found], int], None] | None) -> list[Found]:
     found: list[Found] = []
     size_bytes = 0
     while True:

@@ -183,7 +183,12 @@ def _scan(order: _Order) -> Staged:
         ahead = _ahead(order)
         if ahead is not None:
             stack.enter_context(ahead)
-        listing = list_source(where.root, task=task, see=partial(_see, ahead=ahead, progress=order.progress))
+        listing = list_source(
+            where.root,
+            task=task,
+            see=partial(_see, ahead=ahead, progress=order.progress),
+            barred=[str(order.dataset_dir), *map(str, order.dataset_dir.parents[:2])],
+        )
         order.progress("list", len(listing.found), len(listing.found))
         staged = _stage(listing, order, ahead=ahead)
     return replace(staged, empty_labels=empty_labels(where.root, listing) if task == "classify" else ())

@@ -9,11 +9,12 @@ import os
 import re
 import stat
 from collections import deque
+from contextlib import suppress
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 LITTER_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "folder.jpg.ini"})
 LITTER_FOLDERS = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"})
@@ -71,11 +72,12 @@ def why_ignored(name: str) -> str | None:
     return "left there by an operating system" if name.lower() in LITTER_FILES else None
 
 
-def walk(root: str) -> Iterator[Found]:
+def walk(root: str, *, barred: Iterable[str] = ()) -> Iterator[Found]:
     """Every file below `root`, outside hidden folders.
 
     Links to files are followed; links to folders too, after all real folders, and only into folders that
-    were not read yet: no loop, and no file read twice through a link to its folder.
+    were not read yet: no loop, and no file read twice through a link to its folder. A link to a folder that holds
+    `root`, or to one in `barred`, is not followed.
 
     Raises:
         OSError: `root` itself can't be listed.
@@ -84,6 +86,7 @@ def walk(root: str) -> Iterator[Found]:
     real: deque[str] = deque([""])
     linked: deque[str] = deque()
     os.scandir(root).close()
+    closed = _identities([*_above(root), *barred])
     while real or linked:
         by_link = not real
         folder = real.popleft() if real else linked.popleft()
@@ -94,12 +97,31 @@ def walk(root: str) -> Iterator[Found]:
                 raise
             yield _unlisted(folder, error)
             continue
+        if by_link and identity in closed:
+            yield _entry(folder, ignored="a link to a folder that holds the source, or to the workspace")
+            continue
         if identity in seen:
             if by_link:
                 yield _entry(folder, ignored="a link to a folder that is read already (or a loop of links)")
             continue
         seen.add(identity)
         yield from _listing(root, folder, real=real, linked=linked)
+
+
+def _above(root: str) -> Iterator[str]:
+    """The folders that hold a folder."""
+    path = os.path.realpath(root)
+    while (above := os.path.dirname(path)) != path:  # noqa: PTH120 - as above
+        yield above
+        path = above
+
+
+def _identities(folders: Iterable[str]) -> set[tuple[int, int]]:
+    found = set()
+    for folder in folders:
+        with suppress(OSError):
+            found.add(_identity(folder))
+    return found
 
 
 def _identity(path: str) -> tuple[int, int]:

@@ -112,8 +112,8 @@ def is_gray(pixels: NDArray[np.uint8]) -> bool:
     """
     if pixels.shape[2] == 1:
         return True
-    first_row = pixels[0]  # most colour pictures show it here, which spares looking at the rest
-    return _equal_channels(first_row) and _equal_channels(pixels)
+    first_row = pixels[0].tobytes()  # most colour pictures show it here, which spares looking at the rest
+    return first_row[::3] == first_row[1::3] == first_row[2::3] and _equal_channels(pixels)
 
 
 def fit(pixels: NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.uint8]:

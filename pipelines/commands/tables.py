@@ -67,9 +67,13 @@ def ingested(result: IngestResult) -> list[Group]:
     if result.reasons:
         tables.append(rows("Quarantined", ["reason", "files"], list(result.reasons.items())))
         listed = [[one["path"], one["reason"]] for one in result.quarantined[:MOST_FILES]]
-        tables.append(rows(f"The first {len(listed)} of them", ["file", "reason"], listed))
+        all_of_them = len(listed) == result.images["quarantined"]
+        title = "Which they are" if all_of_them else f"The first {len(listed)} of them"
+        tables.append(rows(title, ["file", "reason"], listed))
     if result.conflicts:
         tables.append(_conflicts(result.conflicts))
+    if result.near_duplicates is not None:
+        tables.append(_near_duplicates(result.near_duplicates))
     if result.warnings:
         tables.append(rows("To look at", ["warning"], [[warning] for warning in result.warnings]))
     lines = [
@@ -104,6 +108,17 @@ def _conflicts(conflicts: Sequence[Mapping[str, Any]]) -> Group:
     ]
     title = "Conflicts" if len(body) == len(conflicts) else f"The first {len(body)} of the conflicts"
     return rows(title, ["file", "in conflict with"], body)
+
+
+def _near_duplicates(found: Mapping[str, Any]) -> Group:
+    """How many pairs of near-duplicates lie in two parts, and the first of them."""
+    title = f"Near-duplicates in different parts: {found['count']:,} pairs"
+    if not found["count"]:
+        return Group(Text(title, style="bold"))
+    shown = found["pairs"][:MOST_CONFLICTS]
+    if found["count"] > len(shown):
+        title += f", the first {len(shown)}"
+    return rows(f"{title} (--group-near-duplicates keeps them in one)", ["file", "looks like"], shown)
 
 
 def _labels(result: IngestResult) -> list[tuple[str, Mapping[str, int]]]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from pipelines import ahead, listing, pool
+from pipelines import ahead, journal, listing, pool
 from pipelines.config import DataRecipe
 from pipelines.dataset import Snapshot
 from pipelines.errors import BadSource
 from pipelines.ingest import ingest
+from pipelines.journal import published
 from pipelines.walk import walk
 from tests.pipelines.fatal_decoder import fatal
 from tests.pipelines.image_folders import labelled, picture, put
@@ -105,8 +107,8 @@ def test_a_listing_that_fails(tmp_path, begun, monkeypatch):
     """A source that vanishes in mid-listing is refused, and nothing is left behind, whatever was begun."""
     source = labelled(tmp_path / "photos", {"a": 40, "b": 40})
 
-    def vanishing(root):
-        for number, found in enumerate(walk(root)):
+    def vanishing(root, **how):
+        for number, found in enumerate(walk(root, **how)):
             if number == 48:
                 raise OSError(2, "No such file or directory")
             yield found
@@ -128,6 +130,42 @@ def test_places_are_those_of_the_listing(tmp_path, begun):
     train = Snapshot.open(result.path).part("train")
     for path, pixels in zip(train.paths, train.pixels, strict=True):
         assert (pixels == 59 - int(path.split("/")[1].split(".")[0])).all()
+
+
+def test_what_is_begun_is_kept(tmp_path, begun):
+    """A chunk begun while the source is listed is published at once: a kill before the listing ends loses nothing."""
+    source = labelled(tmp_path / "photos", {"a": 12})
+    kept = tmp_path / "journal"
+    kept.mkdir()
+    with pool.Staff(workers=2) as staff:
+        staff.expect(1, 1)
+        one = ahead.Ahead(str(source), DataRecipe(), task="classify", canvas=None, journal=kept, staff=staff)
+        one.see(list(walk(str(source))), 1)
+        staff.recall()
+        assert len(begun) == 8
+        assert [len(shelf.outcomes.rows) for _, shelf in published(kept)] == [8]
+    assert not [path for path in kept.iterdir() if path.name.startswith(".")]
+
+
+def test_a_disk_that_fails_while_publishing(tmp_path, begun, monkeypatch):
+    """A chunk that can't be brought to the disk ends the ingest, is no more, and costs no other chunk."""
+    source = labelled(tmp_path / "photos", {"a": 40, "b": 40})
+    home = tmp_path / "w" / "datasets" / "photos"
+    failed = []
+
+    def failing(path):
+        if not failed:
+            failed.append(path)
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(journal, "sync", failing)
+    with pytest.raises(OSError, match="Input/output"):
+        ingest(str(source), home, DataRecipe(), workers=2)
+    assert not failed[0].exists()
+    assert not [path for path in (home / ".journal").iterdir() if path.name.startswith(".")]
+    kept = sum(len(shelf.outcomes.rows) for _, shelf in published(home / ".journal"))
+    assert kept >= 16
+    assert ingest(str(source), home, DataRecipe(), workers=2).images["files"] == 80
 
 
 @pytest.mark.slow

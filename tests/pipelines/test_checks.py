@@ -115,3 +115,17 @@ def test_who_asks_for_no_labels_hears_nothing_of_them():
     rows = [used("a", f"a{n}") for n in range(40)] + [used("b", "b"), ("c", None, None, False)]
     assert said(rows, parts={"b": "test"}, task="reconstruct") == ""
     assert "stored as gray" in said(rows, lost_colour=True, task="reconstruct")
+
+
+def test_parts_that_are_labels_are_told():
+    """Folders named as parts beside another: a model would learn which part an image was meant for, so it is said."""
+    rows = [used(label, f"{label}{n}") for label in ("train", "val", "x") for n in range(20)]
+    assert "folders 'train', 'val' look like the parts of a pre-split source" in said(rows)
+    assert "beside them: 'x'. Move those out" in said(rows)
+    assert "pre-split" not in said([used(label, f"{label}{n}") for label in ("train", "bus") for n in range(20)])
+
+
+def test_labels_that_differ_only_in_case_are_told():
+    """They are two classes, which may not be meant."""
+    rows = [used(label, f"{label}{n}") for label in ("Cat", "cat", "dog") for n in range(20)]
+    assert said(rows).endswith("Labels that differ only in upper and lower case: 'cat'.")

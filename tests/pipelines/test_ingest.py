@@ -9,6 +9,7 @@ import pickle
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -655,6 +656,21 @@ def test_what_an_ingest_prints(source, home):
     assert "cat/odd[/red].png" in said
     assert result.ignored == {"lies outside any label's folder": 1}
     assert "lies outside any label's folder" in said
+
+
+def test_near_duplicates_are_on_the_screen(source, home):
+    """Who asks for them sees how many there are, and which."""
+    console = Console(width=200, file=io.StringIO(), record=True)
+    result = ingest(str(source), home, DataRecipe(near_duplicates=True))
+    found = {"count": 12, "pairs": [["cat/1.png", f"dog/{n}.png"] for n in range(12)], "distance_bits": 4}
+    for told in (result, replace(result, near_duplicates=found)):
+        for table in tables.ingested(told):
+            console.print(table)
+    said = console.export_text()
+    assert "Near-duplicates in different parts: 0 pairs" in said
+    assert "Near-duplicates in different parts: 12 pairs, the first 10" in said
+    assert "dog/9.png" in said
+    assert "dog/10.png" not in said
 
 
 def test_a_bad_name_makes_nothing_new(source, home):

@@ -112,3 +112,16 @@ def test_no_two_names_become_one(one, other):
 def test_escapes_are_told_from_backslashes(one, other):
     """Names that hold what looks like an escape stay apart from those that needed one."""
     assert (printable(one) == printable(other)) == (one == other)
+
+
+def test_a_link_out_of_the_source_that_comes_back(tmp_path):
+    """A link to a folder that holds the source, or to one that is barred, is not followed, and says so."""
+    source, workspace = tmp_path / "wild", tmp_path / "elsewhere" / "workspace"
+    touch(source / "bird" / "1.png")
+    touch(tmp_path / "private.png")
+    touch(workspace / "sheet.png")
+    (source / "bird" / "up").symlink_to("../..")
+    (source / "bird" / "made").symlink_to(workspace)
+    told = {one.path: one.ignored for one in walk(str(source), barred=[str(workspace)])}
+    reason = "a link to a folder that holds the source, or to the workspace"
+    assert told == {"bird/1.png": None, "bird/up": reason, "bird/made": reason}

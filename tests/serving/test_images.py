@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
 from serving import decode_any, decode_plain, images
 from serving.errors import BadInput
@@ -397,3 +397,32 @@ def test_odd_metadata_warns_nobody():
         warnings.simplefilter("error")
         jpeg = encoded(GRAY, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01\x03\0")
         assert images.decode(jpeg).width == 34
+
+
+# ---- by the header alone ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF"])
+def test_a_size_by_the_header(form):
+    """Upright, as `decode` will have it."""
+    assert images.claimed_size(encoded(COLOUR, form)) == (21, 34)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+def test_a_size_heeds_the_orientation(form):
+    """A picture on its side is told as it will stand."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(COLOUR, form, exif=exif)
+    assert images.claimed_size(data) == images.decode(data).pixels.shape[:2] == (34, 21)
+
+
+def test_a_size_decodes_nothing(monkeypatch):
+    """Neither a PNG whose pixels are garbage, nor one whose orientation may come after them, is decoded for it."""
+    whole = encoded(COLOUR)
+    broken = whole[: whole.index(b"IDAT") + 8] + b"garbage"
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("decoded"))
+    for data in (whole, broken):
+        assert images.claimed_size(data) == (21, 34)
+        assert images.claimed_pixels(data) == 21 * 34
+    assert images.claimed_size(b"no image") is None
