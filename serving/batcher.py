@@ -32,8 +32,6 @@ _LEAST_RETRY_MS, _MOST_RETRY_MS = 5, 2000
 _WEIGHT = 0.2  # of the newest call in the running mean of seconds per row
 _SHORT_SECONDS = 0.005  # the longest call that a lent thread makes: it keeps a transport waiting meanwhile
 
-_WORTH_A_HOP_SECONDS = 0.001  # a request that takes longer goes to an executor, whatever it costs to wake one
-
 
 class Batcher:
     """One model's callers on one side, calls of its function on the other.
@@ -261,7 +259,7 @@ class Batcher:
             if self._closed:
                 raise ModelNotReady("This version is being unloaded and takes no more calls; try again.")
             self._queue.put(request, now=now, retry_after_ms=self._retry_after_ms)
-            lender = lending.current() if self._idle and self._is_short(request) else None
+            lender = lending.current() if self._idle and self._is_short() else None
             if lender is None:
                 self._wake_one()
             else:
@@ -270,11 +268,9 @@ class Batcher:
         if lender is not None:
             lender.due.append(self.stand_in)
 
-    def _is_short(self, request: Request | None = None) -> bool:
-        """Whether the next call is known to be short, and due at once; so must the request be by itself."""
+    def _is_short(self) -> bool:
+        """Whether the next call is known to be short, and due at once."""
         limits = self._queue.limits
-        if request is not None and request.rows * self._row_seconds > _WORTH_A_HOP_SECONDS:
-            return False
         seconds = min(self._queue.rows, limits.max_batch_rows) * self._row_seconds
         return 0.0 < seconds <= _SHORT_SECONDS and not limits.max_wait_ms
 
