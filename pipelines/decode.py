@@ -18,6 +18,7 @@ from pipelines.errors import PipelineError
 from pipelines.identity import CONTENT_BYTES
 from pipelines.journal import Canvas, Chunk, Shelf, published
 from pipelines.outcomes import Outcomes
+from pipelines.pool import expected_seconds
 from pipelines.reading import is_lost, read_all, without_userinfo
 from serving import images
 
@@ -37,6 +38,7 @@ Run = Callable[[Sequence[Chunk]], Iterable[Path]]
 CHUNK_FILES = 4096
 CHUNK_BYTES = 256 * 1024 * 1024
 SMALLEST_CHUNK_FILES = 64
+LEAST_SECONDS = 0.05  # of work in a chunk for one of several processes
 SAMPLE_FILES = 101
 LARGEST_CHOSEN_SIDE = 224
 MOST_LOST = 0.01  # of the files, and one file in any case
@@ -107,11 +109,15 @@ def _chunks(
     size_bytes = sum(found.size for found in missing)
     workers = max(1, staff.worth(files=len(missing), size_bytes=size_bytes))
     most = max(1, min(CHUNK_FILES, len(missing) * CHUNK_BYTES // max(1, size_bytes)))
+    least = SMALLEST_CHUNK_FILES
+    if workers > 1:  # smaller ones would cost the disk more than they spare the processors
+        seconds = expected_seconds(files=len(missing), size_bytes=size_bytes)
+        least = max(least, math.ceil(len(missing) * LEAST_SECONDS / max(LEAST_SECONDS, seconds)))
     chunks = []
     start = 0
     while start < len(missing):
         share = math.ceil((len(missing) - start) / (2 * workers))
-        stop = start + min(most, max(SMALLEST_CHUNK_FILES, share))
+        stop = start + min(most, max(least, share))
         chunks.append(chunk_of(missing[start:stop], root=root, canvas=canvas, journal=journal, first=first + start))
         start = stop
     return chunks

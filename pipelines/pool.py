@@ -37,9 +37,13 @@ def worker_count(*, files: int, size_bytes: int, cpus: Callable[[], int] | None 
         size_bytes: of them all.
         cpus: how many there are to use; by default those that this process may have, its cgroup's quota included.
     """
-    seconds = files * _SECONDS_PER_FILE + size_bytes * _SECONDS_PER_BYTE
-    useful = int(seconds / WORTH_A_WORKER_SECONDS)
+    useful = int(expected_seconds(files=files, size_bytes=size_bytes) / WORTH_A_WORKER_SECONDS)
     return 0 if useful < 1 else min((cpus or _available_cpus)(), useful + 1)
+
+
+def expected_seconds(*, files: int, size_bytes: int) -> float:
+    """About how long one process takes for so many files of so many bytes in all."""
+    return files * _SECONDS_PER_FILE + size_bytes * _SECONDS_PER_BYTE
 
 
 def _available_cpus() -> int:
