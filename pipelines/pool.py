@@ -107,7 +107,10 @@ class Staff:
         return False
 
     def recall(self) -> None:
-        """Forget what was begun: nobody works at it any more when this returns, and what is ready is published."""
+        """Forget what was begun: nobody works at it any more when this returns, and what is ready is published.
+
+        The processes end with it; `run` starts others.
+        """
         if self._press is not None and self._begun:
             self._press.end(wait=True)
             self._press = None
