@@ -47,6 +47,10 @@ _ERRORS: dict[StatusCode, type[errors.CalotypeError]] = {
 }
 _PUSHBACK = "grpc-retry-pushback-ms"
 
+# What the core of a stopping server says, in these very words, to a call that comes between its shutting down and the
+# caller's hearing of it: grpc/grpc#41785. A caller's own cancelling has other words, or is no RpcError.
+_TURNED_AWAY = (StatusCode.CANCELLED, "CANCELLED")
+
 
 class CallFailed(errors.CalotypeError):
     """The server failed to answer, or the answer was lost, in a way that has no name of its own here."""
@@ -61,7 +65,7 @@ class Options:
         request_images: most images in one request.
         request_bytes: images of a request stop being added above this.
         in_flight: requests under way at once.
-        attempts: times that a request is sent while the server answers UNAVAILABLE.
+        attempts: times that a request is sent while the server answers UNAVAILABLE, or stops.
         backoff_ms: first wait between attempts when the server names none; doubles each time.
         max_message_bytes: largest answer taken.
     """
@@ -269,10 +273,11 @@ def answer(response: Any, part: Part) -> Answered:
 def retry_after(error: Any, attempt: int, options: Options) -> float | None:
     """Seconds to wait before another attempt; None: there is none.
 
-    Only UNAVAILABLE is retried: nothing was computed. The server's own wish goes before the doubling wait, and a
-    negative one means never. Waits are spread, so that refused clients don't come back together.
+    Only calls for which nothing was computed are retried: UNAVAILABLE ones, and those that a stopping server turned
+    away. The server's own wish goes before the doubling wait, and a negative one means never. Waits are spread, so that
+    refused clients don't come back together.
     """
-    if error.code() is not StatusCode.UNAVAILABLE or attempt >= options.attempts:
+    if attempt >= options.attempts or not (error.code() is StatusCode.UNAVAILABLE or _turned_away(error)):
         return None
     wait_ms: float = options.backoff_ms * 2 ** (attempt - 1)
     for key, value in error.trailing_metadata() or ():
@@ -288,8 +293,14 @@ def translated(error: Any) -> errors.CalotypeError:
     code, details = error.code(), error.details() or ""
     if code is StatusCode.UNIMPLEMENTED:
         return CallFailed("The server does not speak calotype.v1: is this the gRPC port of `calotype serve`?")
+    if _turned_away(error):
+        return errors.ModelNotReady("The server stopped before it had read the call: try again.")
     kind = _ERRORS.get(code)
     return CallFailed(f"{code.name}: {details}") if kind is None else kind(details)
+
+
+def _turned_away(error: Any) -> bool:
+    return (error.code(), error.details()) == _TURNED_AWAY
 
 
 def _classification(result: v1.Classification) -> Classification | Failure:

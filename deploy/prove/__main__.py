@@ -48,8 +48,7 @@ def main() -> int:
         report.check("the proof comes to its end", error, good=False)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    report.title("all good" if not report.failed else f"{report.failed} of the checks failed")
-    return 1 if report.failed else 0
+    return 0 if report.end() else 1
 
 
 def _prove(engine: Engine, report: Report, folder: Path) -> None:

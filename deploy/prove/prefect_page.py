@@ -29,9 +29,11 @@ class Prefect:
             return False
         return True
 
-    def runs(self) -> dict[str, str]:
-        """All flow runs but those still to come: id -> name of the state."""
-        return {run["id"]: run["state_name"] for run in self._runs() if run["state_type"] != "SCHEDULED"}
+    def runs(self, *, also_to_come: bool = False) -> dict[str, str]:
+        """All flow runs, those still to come only where asked for: id -> name of the state."""
+        return {
+            run["id"]: run["state_name"] for run in self._runs() if also_to_come or run["state_type"] != "SCHEDULED"
+        }
 
     def scheduled(self) -> bool:
         """Whether somebody put a schedule up; False when nobody answers."""

@@ -9,12 +9,12 @@ import time
 class Report:
     """Prints checks with their times.
 
-    Mutable state: how many failed.
+    Mutable state: what failed.
     """
 
     def __init__(self) -> None:
         self._start = time.monotonic()
-        self.failed = 0
+        self._failed: list[str] = []
 
     def title(self, text: str) -> None:
         """A new part begins."""
@@ -22,8 +22,17 @@ class Report:
 
     def check(self, what: str, seen: object, *, good: bool) -> None:
         """One truth that was looked at, and what was seen."""
-        self.failed += not good
-        self._print(f"{self._clock()}    {'ok    ' if good else 'FAILED'}  {what:<62}  {seen}")
+        line = f"{self._clock()}    {'ok    ' if good else 'FAILED'}  {what:<62}  {seen}"
+        if not good:
+            self._failed.append(line)
+        self._print(line)
+
+    def end(self) -> bool:
+        """Say what failed once more, since a log is often read from its end; returns whether all was good."""
+        self.title(f"{len(self._failed)} of the checks failed:" if self._failed else "all good")
+        for line in self._failed:
+            self._print(line)
+        return not self._failed
 
     def table(self, rows: list[tuple[str, ...]]) -> None:
         """Rows in columns, the first being the heads."""

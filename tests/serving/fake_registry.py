@@ -163,7 +163,7 @@ def served(registry: FakeRegistry, form: str = "core", tokens: Tokens | None = N
     desk = Desk(telemetry, tokens=tokens, max_message_bytes=largest)
     if tokens is not None:
         methods = guarded(methods, tokens)
-    transport = FORMS[form](methods, desk, Options(port=0, **options))
+    transport = FORMS[form](methods, desk, Options(**{"port": 0, **options}))
     transport.start()
     transport.set_health("", serving=True)
     try:
