@@ -34,7 +34,9 @@ _LABELS: Final = bytes([v1.Classification.LABELS_FIELD_NUMBER << 3 | 2])
 _LABEL: Final = bytes([v1.LabelScore.LABEL_FIELD_NUMBER << 3 | 2])
 _PROBABILITY: Final = bytes([v1.LabelScore.PROBABILITY_FIELD_NUMBER << 3 | 5])
 _FLOAT_BYTES: Final = 4
+_PACK: Final = struct.Struct("<f").pack
 _MANY_ROWS: Final = 4  # from here on numpy's dozen calls are cheaper than a loop over labels
+_FEW_LABELS: Final = 64  # up to here Python sorts a row, or two or three, sooner than numpy is called
 
 
 def pixels(block: v1.PixelBlock) -> NDArray[np.uint8]:
@@ -111,14 +113,19 @@ class Classifications:
     def __call__(self, probabilities: NDArray[np.float32]) -> list[bytes]:
         """One element of the field per row of float32 [rows, classes]."""
         scores, top_k = self._scores, self._top_k
-        if scores is None or probabilities.shape[1] != len(self._labels):
+        rows, count = probabilities.shape
+        if scores is None or count != len(self._labels):
             return [self._by_protobuf(row) for row in probabilities]
+        if rows < _MANY_ROWS and count <= _FEW_LABELS:
+            written = _few_rows(scores.heads, probabilities, top_k)
+            if written is not None:
+                return written
         if not probabilities.all():  # protobuf leaves out what is zero
             return [
                 _rows(scores.heads, row[None], top_k)[0] if row.all() else self._by_protobuf(row)
                 for row in probabilities
             ]
-        if scores.even is not None and len(probabilities) >= _MANY_ROWS:
+        if scores.even is not None and rows >= _MANY_ROWS:
             return _even_rows(scores.even, probabilities, top_k)
         return _rows(scores.heads, probabilities, top_k)
 
@@ -154,6 +161,19 @@ def _score_bytes(labels: tuple[str, ...]) -> _Scores | None:
     room = bytes(_FLOAT_BYTES)
     even = np.stack([np.frombuffer(head + room, np.uint8) for head in heads]) if one_length else None
     return _Scores(tuple(heads), even)
+
+
+def _few_rows(heads: tuple[bytes, ...], probabilities: NDArray[np.float32], top_k: int) -> list[bytes] | None:
+    """Rows one by one, with one call of numpy; None: there is a zero or a NaN among them."""
+    written = []
+    for values in probabilities.tolist():
+        total = sum(values)
+        if 0.0 in values or total != total:  # noqa: PLR0124 - so is a NaN
+            return None
+        columns = sorted(range(len(values)), key=values.__getitem__, reverse=True)  # which leaves equal ones in order
+        body = b"".join([heads[column] + _PACK(values[column]) for column in columns[: top_k or None]])
+        written.append(b"".join((_RESULTS, wire.varint(len(body)), body)))
+    return written
 
 
 def _rows(heads: tuple[bytes, ...], probabilities: NDArray[np.float32], top_k: int) -> list[bytes]:
