@@ -1,6 +1,6 @@
 """What a call costs: both transports beside an empty grpc.aio server and bare onnxruntime, sides alternating, ratios.
 
-    python benchmarks/serving/calls.py [--rounds 3] [--seconds 1] [--only core] [--serve FLAG VALUE …]
+    python benchmarks/serving/calls.py [--rounds 3] [--seconds 1] [--only core] [--bound] [--serve FLAG VALUE …]
 
 Needs h2load. Prints the medians over the rounds; single figures mean little on a shared machine, ratios of one run do.
 """
@@ -116,12 +116,14 @@ def bare(model: Path, seconds: float) -> float:
     return float(subprocess.run(program, capture_output=True, text=True, check=True, env=environment).stdout)
 
 
-def measure(sides: dict[str, Side], echo: Side, model: Path, seconds: int) -> dict[tuple[str, str], float]:
+def measure(
+    sides: dict[str, Side], yardsticks: dict[str, Side], model: Path, seconds: int
+) -> dict[tuple[str, str], float]:
     """One round: every cell of every side once, (side, cell) -> figure."""
     figures: dict[tuple[str, str], float] = {}
     one, many = request(1), request(ROWS)
     for cell, load in SINGLE.items():
-        for name, side in {"echo": echo, **sides}.items():
+        for name, side in {**yardsticks, **sides}.items():
             got = h2load.run(side.port, CLASSIFY, one, load, seconds=seconds)
             figures[name, cell] = got.median_ms if cell == ONE_IN_FLIGHT else got.calls_per_second
     for name, side in sides.items():
@@ -134,7 +136,7 @@ def measure(sides: dict[str, Side], echo: Side, model: Path, seconds: int) -> di
     return figures
 
 
-def report(rounds: list[dict[tuple[str, str], float]], forms: Sequence[str]) -> None:
+def report(rounds: list[dict[tuple[str, str], float]], forms: Sequence[str], *, bound: bool) -> None:
     """Medians of figures, and of the ratios within a round."""
 
     def median(side: str, cell: str) -> float:
@@ -146,7 +148,8 @@ def report(rounds: list[dict[tuple[str, str], float]], forms: Sequence[str]) -> 
     for cell in SINGLE:
         unit, form = ("ms (p50)", ".3f") if cell == ONE_IN_FLIGHT else ("calls/s", ".0f")
         words = [f"echo {median('echo', cell):{form}}"]
-        words += [f"{side} {median(side, cell):{form}} ({ratio(side, 'echo', cell):.2f}x)" for side in forms]
+        compared = ("bound", *forms) if bound else forms
+        words += [f"{side} {median(side, cell):{form}} ({ratio(side, 'echo', cell):.2f}x)" for side in compared]
         print(f"1 image, {cell}, {unit}: " + ", ".join(words))
     against = {side: statistics.median(f[side, "streamed"] / f[side, "64 in flight"] for f in rounds) for side in forms}
     words = [f"{side} {median(side, 'streamed'):.0f} ({against[side]:.2f}x its unary)" for side in forms]
@@ -162,6 +165,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=1)
     parser.add_argument("--only", choices=FORMS)
+    parser.add_argument("--bound", action="store_true", help="also the most that one Python process can do")
     parser.add_argument("--serve", nargs=argparse.REMAINDER, default=[])
     chosen: Any = parser.parse_args()
     h2load.require()
@@ -169,11 +173,15 @@ def main() -> None:
     with contextlib.ExitStack() as held:
         models = Path(held.enter_context(tempfile.TemporaryDirectory()))
         lenet5.publish(models)
-        port = held.enter_context(started(str(Path(__file__).with_name("echo_server.py"))))
-        sides = {form: held.enter_context(serving(models, form, chosen.serve)) for form in forms}
         model = models / lenet5.NAME / "1" / "model.onnx"
-        rounds = [measure(sides, Side(int(port)), model, chosen.seconds) for _ in range(chosen.rounds)]
-    report(rounds, forms)
+        here = Path(__file__).parent
+        yardsticks = {"echo": Side(int(held.enter_context(started(str(here / "echo_server.py")))))}
+        if chosen.bound:
+            program = str(here / "bound_server.py")
+            yardsticks["bound"] = Side(int(held.enter_context(started(program, str(model), kill=True))))
+        sides = {form: held.enter_context(serving(models, form, chosen.serve)) for form in forms}
+        rounds = [measure(sides, yardsticks, model, chosen.seconds) for _ in range(chosen.rounds)]
+    report(rounds, forms, bound=chosen.bound)
 
 
 if __name__ == "__main__":
