@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from serving import lending
 from serving.answers import RowsAnswer, fail, resolve
 from serving.errors import BadBundle, BadInput, DeadlineExceeded, Draining, ModelNotReady, Overloaded
+from serving.pace import Pace
 from serving.priority import step_back
 from serving.row_queue import Arrays, Batch, BatchLimits, Due, Request, RowQueue
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     Run = Callable[[Mapping[str, NDArray[Any]], Sequence[str]], Mapping[str, NDArray[Any]]]
 
 _LEAST_RETRY_MS, _MOST_RETRY_MS = 5, 2000
-_WEIGHT = 0.2  # of the newest call in the running mean of seconds per row
 _SHORT_SECONDS = 0.005  # the longest call that a lent thread makes: it keeps a transport waiting meanwhile
 
 
@@ -49,7 +49,7 @@ class Batcher:
 
     # Mutable, all of it under `_lock`: `_queue` and the requests in it, `_idle` (executors that wait for a token in
     # `_wake`, less the tokens already there, less those that a lent thread stands in for), `_lent` (those), `_running`
-    # (rows being computed), `_row_seconds`, `_closed`.
+    # (rows being computed), `_pace`, `_closed`.
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Batcher:
         self._idle = 0
         self._lent = 0
         self._running = 0
-        self._row_seconds = 0.0
+        self._pace = Pace()
         self._closed = False
         self._threads = [
             threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True) for number in range(executors)
@@ -236,7 +236,10 @@ class Batcher:
         seconds = self._clock() - started
         with self._lock:
             self._running -= batch.rows
-            self._row_seconds += _WEIGHT * (seconds / batch.rows - self._row_seconds)
+            if error is not None:
+                self._pace.forget(batch.bucket)
+            elif batch.alike:
+                self._pace.add(batch.bucket, seconds / batch.rows)
             done = self._file(batch, parts, failed=error is not None)
         if error is None:
             waited = [started - piece.request.arrived for piece in batch.pieces]
@@ -247,6 +250,7 @@ class Batcher:
     def _part(self, batch: Batch) -> None:
         """Compute a batch in two calls, without those who hung up or failed meanwhile."""
         with self._lock:
+            self._pace.forget(batch.bucket)
             pieces = [piece for piece in batch.pieces if not piece.request.settled]
             self._running -= batch.rows - sum(piece.rows for piece in pieces)
         middle = (len(pieces) + 1) // 2
@@ -269,10 +273,13 @@ class Batcher:
             lender.due.append(self.stand_in)
 
     def _is_short(self) -> bool:
-        """Whether the next call is known to be short, and due at once."""
-        limits = self._queue.limits
-        seconds = min(self._queue.rows, limits.max_batch_rows) * self._row_seconds
-        return 0.0 < seconds <= _SHORT_SECONDS and not limits.max_wait_ms
+        """Whether the next call is known to be short, by others with such rows, and due at once."""
+        queue = self._queue
+        limits = queue.limits
+        if limits.max_wait_ms:
+            return False
+        row_seconds = self._pace.slowest(queue.buckets)
+        return row_seconds is not None and min(queue.rows, limits.max_batch_rows) * row_seconds <= _SHORT_SECONDS
 
     def _wake_one(self) -> None:
         if self._idle:
@@ -334,7 +341,7 @@ class Batcher:
         return done
 
     def _retry_after_ms(self) -> int:
-        ahead = (self._queue.rows + self._running) * self._row_seconds / len(self._threads)
+        ahead = (self._queue.rows + self._running) * self._pace.seconds / len(self._threads)
         return int(min(max(ahead * 1000, _LEAST_RETRY_MS), _MOST_RETRY_MS))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from serving.errors import BadInput, Overloaded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -102,6 +102,16 @@ class Batch:
         """The wanted ones, the same for all its requests."""
         return self.pieces[0].request.outputs
 
+    @property
+    def bucket(self) -> tuple[object, ...]:
+        """That of all its rows."""
+        return self.pieces[0].bucket
+
+    @property
+    def alike(self) -> bool:
+        """Whether other calls of its bucket should take as long per row: not where a row may have any size."""
+        return bool(self.bucket) and not any(array.dtype.hasobject for array in self.pieces[0].feeds.values())
+
     def feeds(self) -> Arrays:
         """The call's inputs; a request that fills the batch alone isn't copied."""
         if len(self.pieces) == 1:
@@ -176,6 +186,11 @@ class RowQueue:
     def __repr__(self) -> str:
         waiting = ", ".join(str([piece.rows for piece in bucket.values()]) for bucket in self._buckets.values())
         return f"RowQueue({self.rows} rows, {self.bytes} bytes: {waiting or 'empty'})"
+
+    @property
+    def buckets(self) -> Iterable[tuple[object, ...]]:
+        """Those in which rows wait."""
+        return self._buckets
 
     def put(self, request: Request, *, now: float, retry_after_ms: Callable[[], int] = lambda: 50) -> None:
         """Accept a request.

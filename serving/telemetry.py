@@ -240,11 +240,15 @@ class Telemetry(Collector):
             return _statistics(account) if account else Statistics()
 
     def counts(self) -> Counts:
-        """A copy of everything, for another process."""
+        """A copy of everything, to be sent or written out; a call waits for one account's copy at most."""
         with self._lock:
-            accounts = {key: account.copy() for key, account in self._accounts.items()}
-            counted = Counts(accounts, dict(self._rejected), dict(self._states), dict(self._reloads))
+            keys = list(self._accounts)
+            counted = Counts({}, dict(self._rejected), dict(self._states), dict(self._reloads))
             queues = dict(self._queues)
+        for key in keys:
+            with self._lock:
+                counted.accounts[key] = self._accounts[key].copy()
+        # Outside the lock: this asks the batchers, which hold their own lock while they report here.
         return replace(counted, queues={key: read() for key, read in queues.items()})
 
     def add(self, counts: Counts) -> None:
@@ -267,16 +271,10 @@ class Telemetry(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All metrics as Prometheus' own objects."""
-        with self._lock:
-            yield from list(self._request_metrics())
-            yield from list(self._batch_metrics())
-            yield from list(self._model_metrics())
-            queues = dict(self._queues)
-        # Outside the lock: the gauges ask the batchers, which hold their own lock while they report here.
-        gauge = GaugeMetricFamily("calotype_queue_rows", "Rows waiting.", labels=("model", "version"))
-        for names, read in queues.items():
-            gauge.add_metric(names, read())
-        yield gauge
+        counts = self.counts()
+        yield from _request_metrics(counts)
+        yield from _batch_metrics(counts)
+        yield from _model_metrics(counts)
 
     def _names(self, model: str, version: int) -> Key:
         written = (model, str(version) if version else "")
@@ -302,49 +300,55 @@ class Telemetry(Collector):
             account = self._accounts[names] = _Account()
         return account
 
-    def _request_metrics(self) -> Iterator[Metric]:
-        names = ("model", "version", "method")
-        total = CounterMetricFamily("calotype_requests", "Calls answered.", labels=(*names, "code"))
-        images = CounterMetricFamily("calotype_images", "Images answered.", labels=names)
-        seconds = HistogramMetricFamily("calotype_request_seconds", "From arrival to answer.", labels=(*names, "code"))
-        for key, account in self._accounts.items():
-            for (method, code), histogram in account.method_code.items():
-                total.add_metric((*key, method, code), histogram.count)
-                _add(seconds, (*key, method, code), histogram)
-            for method, count in account.images.items():
-                images.add_metric((*key, method), count)
-        yield from (total, images, seconds)
 
-    def _batch_metrics(self) -> Iterator[Metric]:
-        for name, text, attribute in (
-            ("calotype_queue_seconds", "Waiting for the model.", "queue"),
-            ("calotype_compute_seconds", "Inside one model call.", "compute"),
-            ("calotype_decode_seconds", "Decoding one request's images.", "decode"),
-            ("calotype_batch_rows", "Rows in one model call.", "rows"),
-        ):
-            family = HistogramMetricFamily(name, text, labels=("model", "version"))
-            for key, account in self._accounts.items():
-                histogram: Histogram = getattr(account, attribute)
-                if histogram.count:
-                    _add(family, key, histogram)
-            yield family
+def _request_metrics(counts: Counts) -> Iterator[Metric]:
+    names = ("model", "version", "method")
+    total = CounterMetricFamily("calotype_requests", "Calls answered.", labels=(*names, "code"))
+    images = CounterMetricFamily("calotype_images", "Images answered.", labels=names)
+    seconds = HistogramMetricFamily("calotype_request_seconds", "From arrival to answer.", labels=(*names, "code"))
+    for key, account in counts.accounts.items():
+        for (method, code), histogram in account.method_code.items():
+            total.add_metric((*key, method, code), histogram.count)
+            _add(seconds, (*key, method, code), histogram)
+        for method, count in account.images.items():
+            images.add_metric((*key, method), count)
+    yield from (total, images, seconds)
 
-    def _model_metrics(self) -> Iterator[Metric]:
-        rejected = CounterMetricFamily(
-            "calotype_rejected", "Refused before any compute.", labels=("model", "version", "reason")
-        )
-        for key, count in self._rejected.items():
-            rejected.add_metric(key, count)
-        reloads = CounterMetricFamily("calotype_reloads", "Versions tried.", labels=("model", "outcome"))
-        for key, count in self._reloads.items():
-            reloads.add_metric(key, count)
-        states = GaugeMetricFamily(
-            "calotype_model_state", "1 for the state a version is in.", labels=("model", "version", "state")
-        )
-        for key, now in self._states.items():
-            for state in STATES:
-                states.add_metric((*key, state), float(state == now))
-        yield from (rejected, reloads, states)
+
+def _batch_metrics(counts: Counts) -> Iterator[Metric]:
+    for name, text, attribute in (
+        ("calotype_queue_seconds", "Waiting for the model.", "queue"),
+        ("calotype_compute_seconds", "Inside one model call.", "compute"),
+        ("calotype_decode_seconds", "Decoding one request's images.", "decode"),
+        ("calotype_batch_rows", "Rows in one model call.", "rows"),
+    ):
+        family = HistogramMetricFamily(name, text, labels=("model", "version"))
+        for key, account in counts.accounts.items():
+            histogram: Histogram = getattr(account, attribute)
+            if histogram.count:
+                _add(family, key, histogram)
+        yield family
+
+
+def _model_metrics(counts: Counts) -> Iterator[Metric]:
+    rejected = CounterMetricFamily(
+        "calotype_rejected", "Refused before any compute.", labels=("model", "version", "reason")
+    )
+    for key, count in counts.rejected.items():
+        rejected.add_metric(key, count)
+    reloads = CounterMetricFamily("calotype_reloads", "Versions tried.", labels=("model", "outcome"))
+    for key, count in counts.reloads.items():
+        reloads.add_metric(key, count)
+    states = GaugeMetricFamily(
+        "calotype_model_state", "1 for the state a version is in.", labels=("model", "version", "state")
+    )
+    for key, now in counts.states.items():
+        for state in STATES:
+            states.add_metric((*key, state), float(state == now))
+    queues = GaugeMetricFamily("calotype_queue_rows", "Rows waiting.", labels=("model", "version"))
+    for key, rows in counts.queues.items():
+        queues.add_metric(key, rows)
+    yield from (rejected, reloads, states, queues)
 
 
 def _add(family: HistogramMetricFamily, labels: Key, histogram: Histogram) -> None:

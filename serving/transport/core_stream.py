@@ -112,7 +112,8 @@ class StreamCall:
             self._first = False
         elif (self._read_all or self._drained) and not self._pending:
             self._over = True
-            completion.end(self._wire, _DRAINED if self._drained else OK, completion.nothing, first=self._first)
+            status = OK if self._read_all else _DRAINED
+            completion.end(self._wire, status, completion.nothing, first=self._first)
 
     def _received(self, event: Any) -> None:
         data = completion.message_of(event)

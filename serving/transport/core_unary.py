@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,7 +44,7 @@ class UnaryCall:
         left: told once when nothing more will be asked of the core for this call.
     """
 
-    __slots__ = ("_call", "_desk", "_future", "_left", "_method", "_unheard", "_wire")
+    __slots__ = ("__weakref__", "_call", "_desk", "_future", "_left", "_method", "_unheard", "_wire")
 
     def __init__(
         self,
@@ -136,11 +137,11 @@ class Unheard:
 
     def __init__(self, patience_seconds: float = _PATIENCE_SECONDS) -> None:
         self._patience_seconds = patience_seconds
-        self._calls: deque[tuple[float, UnaryCall]] = deque()
+        self._calls: deque[tuple[float, weakref.ref[UnaryCall]]] = deque()
 
     def add(self, call: UnaryCall, started: float) -> None:
         """Listen for the end of this call, which began at that time, soon."""
-        self._calls.append((started + self._patience_seconds, call))
+        self._calls.append((started + self._patience_seconds, weakref.ref(call)))
 
     def look(self) -> float | None:
         """Listen for those that have waited long enough; returns the seconds until the next is due, None: none is."""
@@ -148,7 +149,9 @@ class Unheard:
             seconds = self._calls[0][0] - time.monotonic()
             if seconds > 0.0:
                 return seconds
-            call = self._calls.popleft()[1]
+            call = self._calls.popleft()[1]()
+            if call is None:  # answered, and gone
+                continue
             try:
                 call.listen()
             except Exception:  # noqa: BLE001 the others must be heard

@@ -23,7 +23,7 @@ class Stream:
     """Reads, starts and answers; whoever reads its answers slowly is not read from meanwhile.
 
     Mutable, on the event loop only: `_pending` (started, not done), `_outbox` (done, not written),
-    `_window` (room for more of either), `_held` (the bytes of both), `_light` (they are few), `_reading`, `_drained`.
+    `_window` (room for more of either), `_held` (the bytes of both), `_light` (they are few), `_reading`.
 
     Args:
         method: of the service; its `refuse` is set.
@@ -48,7 +48,6 @@ class Stream:
         self._pending: set[asyncio.Future[Any]] = set()
         self._outbox: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._reading: asyncio.Task[None] | None = None
-        self._drained = False
 
     async def run(self) -> None:
         """Serve the stream until the caller has sent all and has all answers, or goes away."""
@@ -63,13 +62,12 @@ class Stream:
             self._reading.cancel()
             for future in tuple(self._pending):
                 future.cancel()
-        if self._drained:
+        if self._reading.cancelled():  # by `drain`, before the caller had sent all
             sentence = str(Draining("The server is stopping: send the requests not answered to another."))
             await self._context.abort(grpc.StatusCode.UNAVAILABLE, sentence)
 
     def drain(self) -> None:
         """Read no more; what was read is still answered."""
-        self._drained = True
         if self._reading is not None:
             self._reading.cancel()
 

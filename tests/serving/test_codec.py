@@ -64,7 +64,8 @@ def test_labels_come_best_first_and_ties_in_label_order(probabilities, top_k):
         assert got == expected[: top_k or None]
 
 
-SCORES = st.one_of(st.sampled_from([0.0, -0.0, 0.25, 1.0]), st.floats(0, 1, width=32))
+ODD = [0.0, -0.0, 0.25, 1.0, float("nan"), float("inf"), float("-inf")]
+SCORES = st.one_of(st.sampled_from(ODD), st.floats(0, 1, width=32))
 NAMES = st.one_of(st.sampled_from(["a", "b", ""]), st.text(max_size=3), st.text("xyz", min_size=1, max_size=200))
 
 

@@ -20,7 +20,7 @@ class Clock:
 
     def __init__(self):
         self.now = 100.0
-        self.step = 0.001
+        self.step = 0.0005
 
     def __call__(self):
         return self.now
@@ -32,6 +32,7 @@ class Rig:
     def __init__(self, **limits):
         self.clock = Clock()
         self.ran = []
+        self.error = None
         self.lender = lending.Lender()
         self.pool = ThreadPoolExecutor(1, "lent", initializer=self.lender.lend)
         self.batcher = Batcher(self.run, limits=BatchLimits(**limits), clock=self.clock, name="executor")
@@ -41,13 +42,19 @@ class Rig:
     def run(self, feeds, _outputs):
         self.ran.append((threading.current_thread().name.split("_")[0].split("-")[0], len(feeds["x"])))
         self.clock.now += self.clock.step
+        if self.error is not None:
+            raise self.error
         return {"x": feeds["x"] * 2}
 
     def submit(self, values):
         """From a thread that lends nothing, once an executor waits."""
+        self.idle()
+        return self.batcher.submit({"x": np.array(values)})
+
+    def idle(self):
+        """Wait until an executor waits."""
         while "1 idle" not in repr(self.batcher):
             pass
-        return self.batcher.submit({"x": np.array(values)})
 
     def lent(self, work):
         """Have the lent thread do something."""
@@ -60,8 +67,7 @@ class Rig:
 @pytest.fixture
 def rig():
     rig = Rig()
-    while "1 idle" not in repr(rig.batcher):
-        pass
+    rig.idle()
     yield rig
     rig.batcher.close()
     assert rig.batcher.join(10)
@@ -91,12 +97,60 @@ def test_a_long_call_is_the_executors(rig):
     assert rig.submit_lent(range(50)).result(10)["x"].tolist() == [2 * n for n in range(50)]
     assert not rig.lender.due
     rig.submit([1]).result(10)
-    while "1 idle" not in repr(rig.batcher):
-        pass
+    rig.idle()
     grown = [rig.submit_lent([n]) for n in range(50)]
     rig.lent(rig.lender.work)
     assert [future.result(10)["x"].tolist() for future in grown] == [[2 * n] for n in range(50)]
     assert {thread for thread, _ in rig.ran} == {"executor"}
+
+
+@pytest.mark.parametrize("values", [np.zeros((1, 9)), np.zeros(1, np.int8)], ids=["shape", "dtype"])
+def test_rows_of_another_kind_are_the_executors_until_their_time_is_known(rig, values):
+    """A model that is quick with small images says nothing of how it is with large ones."""
+    rig.submit_lent(values).result(10)
+    assert not rig.lender.due
+    rig.idle()
+    rig.submit_lent(values)
+    rig.lent(rig.lender.work)
+    assert [thread for thread, _ in rig.ran] == ["executor", "executor", "lent"]
+
+
+def test_a_long_kind_stays_the_executors_whatever_short_ones_there_are(rig):
+    """However many of the others come in between."""
+    for _ in range(20):
+        rig.clock.step = 0.001
+        rig.submit([1]).result(10)
+        rig.clock.step = 0.006
+        rig.idle()
+        rig.submit_lent(np.zeros((1, 9))).result(10)
+        rig.idle()
+    assert {thread for thread, _ in rig.ran} == {"executor"}
+
+
+def test_calls_that_fail_make_no_model_short(rig):
+    """They end early; what comes after them may not."""
+    rig.clock.step, rig.error = 0.0, RuntimeError("no")
+    for _ in range(30):
+        assert rig.submit([1]).exception(10)
+    rig.clock.step, rig.error = 0.006, None
+    rig.idle()
+    rig.submit_lent([1]).result(10)
+    assert {thread for thread, _ in rig.ran} == {"executor"}
+
+
+@pytest.mark.parametrize(
+    ("joins", "values"), [(False, [1]), (True, np.array(["a"], object))], ids=["batchless", "text"]
+)
+def test_models_of_which_a_mean_tells_nothing_are_the_executors(joins, values):
+    """One request of theirs may be a thousand times another."""
+    rig = Rig(joins=joins)
+    for _ in range(3):
+        rig.idle()
+        rig.submit_lent(values).result(10)
+    assert {thread for thread, _ in rig.ran} == {"executor"}
+    rig.batcher.close()
+    assert rig.batcher.join(10)
+    rig.pool.shutdown()
 
 
 def test_a_thread_may_lend_itself_for_a_while():
@@ -114,8 +168,7 @@ def test_a_thread_may_lend_itself_for_a_while():
 def test_a_batcher_that_fills_its_batches_lends_nothing():
     """Whoever waits for company waits in an executor."""
     rig = Rig(max_wait_ms=1, max_batch_rows=1)
-    while "1 idle" not in repr(rig.batcher):
-        pass
+    rig.idle()
     assert rig.submit_lent([3]).result(10)["x"].tolist() == [6]
     assert not rig.lender.due
     rig.batcher.close()

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import pickle
+import threading
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -137,6 +138,21 @@ def test_the_queue_is_read_when_it_is_asked_for(telemetry):
     assert samples(telemetry)[key] == 5
     waiting[0] = 0
     assert samples(telemetry)[key] == 0
+
+
+def test_no_call_waits_for_metrics_that_are_being_written_out(telemetry):
+    """A scrape of many versions takes half a second."""
+    telemetry.request_done(model="digits", version=1, method="Classify", code="OK", seconds=0.1)
+    families = telemetry.collect()
+    next(families)
+    call = threading.Thread(
+        target=lambda: telemetry.request_done(model="digits", version=1, method="Classify", code="OK", seconds=0.1),
+        daemon=True,
+    )
+    call.start()
+    call.join(10)
+    assert not call.is_alive()
+    assert list(families)
 
 
 def test_statistics_are_the_sums_of_what_was_reported(telemetry):

@@ -351,3 +351,27 @@ def test_a_port_in_use_is_one_sentence(rig, form):
     with pytest.raises(BadSetting, match="--port"):
         second.start()
     second.drain_and_stop(0.0)
+
+
+def test_a_drain_ends_a_stream_that_had_sent_all_as_well_answered(rig, channel):
+    """Nothing of it is left for another server."""
+    rig.registry.hold = True
+    sent = threading.Event()
+
+    def requests():
+        yield request("last")
+        sent.set()
+
+    stream = v1_grpc.PredictionServiceStub(channel).StreamClassify(requests(), timeout=20)
+    watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=20)
+    wait_until(lambda: len(rig.registry.held) == 1)
+    assert sent.wait(20)
+    with suppress(grpc.RpcError):  # behind it on the same connection: once it is answered, the end was read
+        channel.unary_unary("/nobody.Knows/It")(b"", timeout=10)
+    stopping = threading.Thread(target=rig.transport.drain_and_stop, args=(20.0,))
+    stopping.start()
+    assert NOT_SERVING in (answer.status for answer in watch)
+    rig.registry.answer(0)
+    assert [answer.request_id for answer in stream] == ["last"]
+    assert stream.code() is grpc.StatusCode.OK
+    stopping.join(20)
