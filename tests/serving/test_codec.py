@@ -83,6 +83,14 @@ def test_results_written_by_hand_are_what_protobuf_writes(data, rows, classes, t
     assert by_hand == head.SerializeToString()
 
 
+@pytest.mark.parametrize("rows", [1, 3, 5])
+def test_a_probability_that_is_no_number_comes_last(rows):
+    """In few rows as in many; sorting by comparisons alone would leave everything where it is."""
+    probabilities = np.tile(np.array([np.nan, 0.25, np.inf, 0.5, np.nan, -np.inf], np.float32), (rows, 1))
+    response = v1.ClassifyResponse.FromString(b"".join(codec.Classifications(tuple("abcdef"), top_k=0)(probabilities)))
+    assert ["".join(score.label for score in result.labels) for result in response.results] == ["cdbfae"] * rows
+
+
 @pytest.mark.parametrize("dtype", TYPED)
 @given(data=st.data())
 def test_tensors_survive_raw_and_typed(dtype, data):
