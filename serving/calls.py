@@ -27,8 +27,8 @@ Made = TypeVar("Made")
 class Call:
     """One request on its way: what the caller said of it, and what the service found out.
 
-    Mutable: a service fills in `request_id`, `model`, `version` and `images` for the log and the metrics; `trace` notes
-    the call's moments, where calls are traced.
+    Mutable: a service fills in `request_id`, `model`, `version`, `images` and, of these, `unreadable`, for the log and
+    the metrics; `trace` notes the call's moments, where calls are traced.
     """
 
     method: str
@@ -40,6 +40,7 @@ class Call:
     model: str = ""
     version: int = 0
     images: int = 0
+    unreadable: int = 0
     trace: Trace | None = None
 
     def watched(self, make: Make) -> Make:

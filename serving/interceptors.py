@@ -163,6 +163,7 @@ class Desk:
             code=code,
             seconds=seconds,
             images=call.images if good else 0,
+            unreadable=call.unreadable if good else 0,
         )
         if self._traces is not None:
             self._traces.finished(call, status)
@@ -172,10 +173,11 @@ class Desk:
                 "call",
                 method=call.method,
                 code=code,
-                ms=seconds * 1000,
+                ms=round(seconds * 1000, 3),
                 model=cut(call.model),
                 version=call.version,
                 images=call.images,
+                unreadable=call.unreadable,
                 request_id=request_id(call),
                 reason=status.message,
             )

@@ -251,6 +251,7 @@ def _reconstructions(bundle: Bundle, handle: Handle, form: int) -> _Writer:
 def _infer(handle: Handle, rows: Rows, call: Call, writer: _Writer) -> Future[Any]:
     """The answer for some rows; without any there is nothing to compute."""
     respond = _responder(writer, call.request_id, rows.failures)
+    call.unreadable = len(rows.failures)
     if not len(rows.pixels):
         return answered(respond([]))
     feeds = {writer.bundle.inputs[0].name: rows.pixels}

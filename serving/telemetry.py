@@ -89,6 +89,7 @@ class _Account:
 
     method_code: dict[Key, Histogram] = field(default_factory=dict)  # (method, code) -> request seconds
     images: dict[str, int] = field(default_factory=dict)  # by method
+    unreadable: dict[str, int] = field(default_factory=dict)  # of those, likewise
     queue: Histogram = field(default_factory=lambda: Histogram(SECONDS))
     compute: Histogram = field(default_factory=lambda: Histogram(SECONDS))
     decode: Histogram = field(default_factory=lambda: Histogram(SECONDS))
@@ -107,8 +108,9 @@ class _Account:
         """Count what another account counted."""
         for key, histogram in other.method_code.items():
             self.method_code.setdefault(key, Histogram(SECONDS)).join(histogram)
-        for method, count in other.images.items():
-            self.images[method] = self.images.get(method, 0) + count
+        for mine, theirs in ((self.images, other.images), (self.unreadable, other.unreadable)):
+            for method, count in theirs.items():
+                mine[method] = mine.get(method, 0) + count
         for name in ("queue", "compute", "decode", "rows"):
             getattr(self, name).join(getattr(other, name))
         for rows, (batches, seconds) in other.sizes.items():
@@ -163,7 +165,15 @@ class Telemetry(Collector):
         self._queues: dict[Key, Callable[[], int]] = {}
 
     def request_done(
-        self, *, model: str, version: int, method: str, code: str, seconds: float, images: int = 0
+        self,
+        *,
+        model: str,
+        version: int,
+        method: str,
+        code: str,
+        seconds: float,
+        images: int = 0,
+        unreadable: int = 0,
     ) -> None:
         """A call was answered, well or not.
 
@@ -174,6 +184,7 @@ class Telemetry(Collector):
             code: the gRPC status name, such as OK.
             seconds: from arrival to answer.
             images: how many it carried that were answered.
+            unreadable: of those, how many by a failure of their own.
         """
         with self._lock:
             found = self._found.get((model, version, method, code))
@@ -184,6 +195,8 @@ class Telemetry(Collector):
             histogram.total += seconds
             if images:
                 account.images[method] = account.images.get(method, 0) + images
+            if unreadable:
+                account.unreadable[method] = account.unreadable.get(method, 0) + unreadable
             if method in _INFERENCES:
                 account.last_request_unix_ms = int(self._unix_clock() * 1000)
 
@@ -305,6 +318,7 @@ def _request_metrics(counts: Counts) -> Iterator[Metric]:
     names = ("model", "version", "method")
     total = CounterMetricFamily("calotype_requests", "Calls answered.", labels=(*names, "code"))
     images = CounterMetricFamily("calotype_images", "Images answered.", labels=names)
+    unreadable = CounterMetricFamily("calotype_images_unreadable", "Of them, those that can't be read.", labels=names)
     seconds = HistogramMetricFamily("calotype_request_seconds", "From arrival to answer.", labels=(*names, "code"))
     for key, account in counts.accounts.items():
         for (method, code), histogram in account.method_code.items():
@@ -312,7 +326,9 @@ def _request_metrics(counts: Counts) -> Iterator[Metric]:
             _add(seconds, (*key, method, code), histogram)
         for method, count in account.images.items():
             images.add_metric((*key, method), count)
-    yield from (total, images, seconds)
+        for method, count in account.unreadable.items():
+            unreadable.add_metric((*key, method), count)
+    yield from (total, images, unreadable, seconds)
 
 
 def _batch_metrics(counts: Counts) -> Iterator[Metric]:

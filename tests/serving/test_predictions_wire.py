@@ -102,6 +102,16 @@ def test_only_unreadable_images_are_failures_without_a_model_call(rig, client):
     assert len(rig.registry.deadlines) == before
 
 
+def test_unreadable_images_are_counted_and_logged(rig, client, records):
+    """Their call is OK: without it, whoever runs the server would take a caller who sends junk for a happy one."""
+    client.classify([b"junk", png(pixels(1)[0]), b"more"], model="digits")
+    assert 'calotype_images_unreadable_total{method="Classify",model="digits",version="1"} 2.0' in (
+        rig.telemetry.exposition().decode()
+    )
+    [line] = [record.fields for record in records if record.getMessage() == "call"]
+    assert (line["images"], line["unreadable"]) == (3, 2)
+
+
 def test_top_k_keeps_the_best(client):
     """top_k cuts the end of the list; more than there are is all."""
     block = pixels(2)

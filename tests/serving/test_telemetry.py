@@ -4,13 +4,17 @@ import io
 import json
 import logging
 import pickle
+import re
 import threading
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving import logs
 from serving.telemetry import BatchSize, Statistics, Telemetry
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture
@@ -32,6 +36,7 @@ def test_the_contracts_metrics_are_there_under_their_names(telemetry):
     assert names == {
         "calotype_requests_total",
         "calotype_images_total",
+        "calotype_images_unreadable_total",
         "calotype_request_seconds",
         "calotype_queue_seconds",
         "calotype_compute_seconds",
@@ -42,6 +47,26 @@ def test_the_contracts_metrics_are_there_under_their_names(telemetry):
         "calotype_model_state",
         "calotype_reloads_total",
     }
+
+
+def test_the_docs_tell_every_metric_with_its_labels(telemetry):
+    """And none that isn't there."""
+    rows = re.findall(
+        r"^\| `(calotype_\w+)` \|([^|]*)\|", (DOCS / "operations.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    told = {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows if "_mirror_" not in name}
+    call = {"model": "digits", "version": 3}
+    telemetry.request_done(**call, method="Classify", code="OK", seconds=0.1, images=2, unreadable=1)
+    telemetry.batch_done(**call, rows=1, queue_seconds=[0.1], compute_seconds=0.1)
+    telemetry.decode_done(**call, seconds=0.1)
+    telemetry.rejected(**call, reason="expired")
+    telemetry.reload(model="digits", outcome="loaded")
+    telemetry.queue_gauge(**call, rows=lambda: 1)
+    there = {}
+    for family in text_string_to_metric_families(telemetry.exposition().decode()):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        there[name] = {label for sample in family.samples for label in sample.labels} - {"le"}
+    assert told == there
 
 
 def test_counts_of_several_processes_are_added_and_survive_the_way_between_them(telemetry):
