@@ -49,7 +49,10 @@ def records():
     kept = []
     handler.emit = kept.append
     log.addHandler(handler)
+    level = log.level
+    log.setLevel(logging.INFO)
     yield kept
+    log.setLevel(level)
     log.removeHandler(handler)
 
 
