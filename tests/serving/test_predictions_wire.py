@@ -105,9 +105,10 @@ def test_only_unreadable_images_are_failures_without_a_model_call(rig, client):
     assert len(rig.registry.deadlines) == before
 
 
-def test_unreadable_images_are_counted_and_logged(rig, client, records):
+def test_unreadable_images_are_counted_and_logged(records, form):
     """Their call is OK: without it, whoever runs the server would take a caller who sends junk for a happy one."""
-    client.classify([b"junk", png(pixels(1)[0]), b"more"], model="digits")
+    with served(two_models(), form) as rig, Client(rig.address) as client:
+        client.classify([b"junk", png(pixels(1)[0]), b"more"], model="digits")
     assert 'calotype_images_unreadable_total{method="Classify",model="digits",version="1"} 2.0' in (
         rig.telemetry.exposition().decode()
     )
