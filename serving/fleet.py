@@ -19,16 +19,18 @@ from typing import TYPE_CHECKING, Any, Self
 
 from serving import logs
 from serving.authorization import Tokens
-from serving.errors import CalotypeError, ModelNotReady
+from serving.errors import CalotypeError, ModelNotFound, ModelNotReady
 from serving.front import addresses, tls_of, warn_if_open
 from serving.http import HttpPort
-from serving.lines import Line, answer
+from serving.lines import Line, Lines, answer
 from serving.telemetry import Counts, Statistics, Telemetry
 from serving.transport.face import Options, cannot_listen, listen_address
 from serving.vitals import Vitals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import SpawnContext
     from multiprocessing.process import BaseProcess
 
     from serving.mirror import Mirror
@@ -45,10 +47,11 @@ _MOST_PAUSE_SECONDS = 5.0
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """One process; mutable: what it has said so far."""
+    """One process; mutable: what it has said so far, `joined` (orders reach it) under the fleet's lock."""
 
     process: BaseProcess
-    line: Line
+    lines: Lines
+    joined: bool = False
     ready: threading.Event = field(default_factory=threading.Event)
     settled: threading.Event = field(default_factory=threading.Event)
     error: CalotypeError | None = None
@@ -65,7 +68,8 @@ class Fleet:
     """
 
     # Mutable, under `_lock`: `_workers`, `_unloaded`, `_gone` (what workers that ended had counted). `_socket` holds
-    # the port while workers come and go; the keeper's thread alone replaces workers.
+    # the port while workers come and go; the keeper's thread alone replaces workers. `_turn` is of one order at a time,
+    # so that opposite ones reach all workers one after the other; nothing else waits for it.
 
     def __init__(
         self,
@@ -78,6 +82,7 @@ class Fleet:
         self._mirror = mirror
         self._asked_to_stop = asked_to_stop
         self._lock = threading.Lock()
+        self._turn = threading.Lock()
         self._workers: list[Worker] = []
         self._unloaded: set[str] = set()
         self._gone = Telemetry()
@@ -85,7 +90,7 @@ class Fleet:
         self._port = 0
         self._stopping = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="fleet", daemon=True)
-        # Two, because an order may take as long as a model's loading, and whoever asks for counts can't wait for that.
+        # Two, as there are two lines to each: whoever asks for counts can't wait for an order.
         self._counting = ThreadPoolExecutor(settings.workers, "count")
         self._ordering = ThreadPoolExecutor(settings.workers, "order")
         tls = tls_of(settings)
@@ -138,10 +143,7 @@ class Fleet:
             self._mirror.start(asked_to_stop=self._asked_to_stop)
             if self._asked_to_stop():
                 return
-        started = [self._hire() for _ in range(self._settings.workers)]
-        with self._lock:
-            self._workers = started
-        for each in started:
+        for each in [self._hire() for _ in range(self._settings.workers)]:
             while not each.settled.wait(_SETTLE_SECONDS):
                 if self._asked_to_stop():
                     return
@@ -170,7 +172,7 @@ class Fleet:
             if each.process.is_alive():
                 each.process.kill()
                 each.process.join()
-            each.line.close()
+            each.lines.close()
         self._counting.shutdown()
         self._ordering.shutdown()
         self._http.stop()
@@ -195,29 +197,58 @@ class Fleet:
 
     def _count(self) -> None:
         def ask(each: Worker) -> None:
-            with contextlib.suppress(CalotypeError):  # it died, or is loading: what it said last is what is known
-                each.counts = each.line.ask("counts", patience_seconds=_COUNT_SECONDS)
+            with contextlib.suppress(CalotypeError):  # it died, or is stopped: what it said last is what is known
+                each.counts = each.lines.questions.ask("counts", patience_seconds=_COUNT_SECONDS)
 
         list(self._counting.map(ask, self._at_work()))
 
     def _statistics(self, model: str, version: int) -> Statistics:
         return self._total().statistics(model=model, version=version)
 
+    # ---- orders ---------------------------------------------------------------------------------
+
     def _load(self, name: str) -> None:
-        with self._lock:
-            self._unloaded.discard(name)
-        self._everywhere("load", name)
+        self._everywhere("load", name, self._unloaded.discard)
 
     def _unload(self, name: str) -> None:
-        self._everywhere("unload", name)
+        self._everywhere("unload", name, self._unloaded.add)
+
+    def _everywhere(self, order: str, name: str, remember: Callable[[str], None]) -> None:
+        """Have every worker carry out an order, and those that come later start with it; raises what one raised."""
+
+        def ask(each: Worker) -> Exception | None:
+            try:
+                each.lines.orders.ask(order, name)
+            except Exception as error:  # noqa: BLE001 - whoever ordered gets it
+                return error
+            return None
+
+        came_of: dict[Worker, Exception | None] = {}
+        with self._turn:
+            while new := self._not_asked(came_of, name, remember):
+                came_of.update(zip(new, self._ordering.map(ask, new), strict=True))
+        for error in came_of.values():
+            if error is not None:
+                raise error
+
+    def _not_asked(
+        self, came_of: Mapping[Worker, Exception | None], name: str, remember: Callable[[str], None]
+    ) -> list[Worker]:
+        """The workers that an order has yet to reach; when there are none, `_join` tells those that come of it."""
         with self._lock:
-            self._unloaded.add(name)
+            joined = [each for each in self._workers if each.joined and each.process.is_alive()]
+            new = [each for each in joined if each not in came_of]
+            errors = list(came_of.values())
+            # Whoever died meanwhile has a successor, and a load that failed is still wanted.
+            if not new and (None in errors or not any(isinstance(error, ModelNotFound) for error in errors)):
+                remember(name)
+        return new
 
-    def _everywhere(self, order: str, name: str) -> None:
-        def ask(each: Worker) -> None:
-            each.line.ask(order, name)
-
-        list(self._ordering.map(ask, self._at_work()))
+    def _join(self, hired: Worker) -> frozenset[str]:
+        """From now on orders reach a worker; returns what the orders until now left unloaded."""
+        with self._lock:
+            hired.joined = True
+            return frozenset(self._unloaded)
 
     def _at_work(self) -> list[Worker]:
         with self._lock:
@@ -225,10 +256,11 @@ class Fleet:
 
     # ---- workers --------------------------------------------------------------------------------
 
-    def _hire(self) -> Worker:
+    def _hire(self, instead: Worker | None = None) -> Worker:
+        """Start one more worker, or one in the place of another that ended."""
         context = multiprocessing.get_context("spawn")
-        asked, up = context.Pipe()
-        line, down = context.Pipe()
+        asked, up = _pipes(context)
+        lines, down = _pipes(context)
         with self._lock:
             place: dict[str, Any] = {"port": self._port, "unloaded": frozenset(self._unloaded)}
         process = context.Process(
@@ -238,14 +270,24 @@ class Fleet:
             name="calotype-worker",
         )
         process.start()
-        up.close()
-        down.close()
-        hired = Worker(process, Line(line))
-        threading.Thread(target=self._listen, args=(hired, asked), name="up", daemon=True).start()
+        for end in (*up, *down):
+            end.close()
+        hired = Worker(process, Lines(*map(Line, lines)))
+        with self._lock:
+            if instead is None:
+                self._workers.append(hired)
+            else:
+                self._gone.add(instead.counts.lasting())
+                self._workers[self._workers.index(instead)] = hired
+        # It is among the workers before it can join.
+        questions, orders = asked
+        threading.Thread(target=self._listen, args=(hired, questions), name="questions", daemon=True).start()
+        obeyed = {"load": self._load, "unload": self._unload}
+        threading.Thread(target=answer, args=(orders, obeyed), name="orders", daemon=True).start()
         return hired
 
-    def _listen(self, hired: Worker, asked: Any) -> None:
-        """Answer one worker until it ends."""
+    def _listen(self, hired: Worker, asked: Connection) -> None:
+        """Answer one worker's questions until it ends."""
 
         def ready() -> None:
             hired.ready.set()
@@ -258,7 +300,7 @@ class Fleet:
             hired.counts = counts
 
         answers: dict[str, Callable[..., Any]] = {"ready": ready, "failed": failed, "counted": counted}
-        answer(asked, {**answers, "statistics": self._statistics, "load": self._load, "unload": self._unload})
+        answer(asked, {**answers, "join": lambda: self._join(hired), "statistics": self._statistics})
         hired.settled.set()
 
     def _keep(self) -> None:
@@ -281,17 +323,20 @@ class Fleet:
         ended.process.join()
         code = ended.process.exitcode
         logs.event(log, "worker_ended", level=logging.ERROR, pid=ended.process.pid, status=code, error=ended.error)
-        ended.line.close()
-        hired = self._hire()
-        with self._lock:
-            self._gone.add(ended.counts.lasting())
-            self._workers[self._workers.index(ended)] = hired
+        ended.lines.close()
+        self._hire(ended)
 
 
 def _work(*arguments: Any, **more: Any) -> None:
     from serving import worker  # noqa: PLC0415 - a server with all its libraries: not for the process above
 
     worker.work(*arguments, **more)
+
+
+def _pipes(context: SpawnContext) -> tuple[tuple[Connection, Connection], tuple[Connection, Connection]]:
+    """Two of them, for questions and for orders, by their ends."""
+    (questions, questioned), (orders, ordered) = context.Pipe(), context.Pipe()
+    return (questions, orders), (questioned, ordered)
 
 
 def _reserve(settings: ServeSettings) -> tuple[socket.socket, int]:

@@ -86,6 +86,11 @@ class Keeper:
         self._note(repository.scan(self._models))
         self._thread.start()
 
+    def look_again(self) -> None:
+        """Begin the first round anew; returns at once."""
+        self.looked.clear()
+        self._orders.put(self._look_first)
+
     def stop(self) -> None:
         """Begin nothing any more. May be called twice."""
         self.stopped.set()
@@ -155,6 +160,8 @@ class Keeper:
     def unload(self, name: str) -> None:
         """Unload a model until it is loaded by an order."""
         if not self._shelf.knows(name):
+            self._note(repository.scan(self._models))  # other workers may have looked since it came
+        if not self._shelf.knows(name):
             raise self._shelf.absent(name)
         self._shelf.want(name, loaded=False)
         self._keep_only(name, set())
@@ -163,8 +170,7 @@ class Keeper:
 
     def _keep(self) -> None:
         step_back()  # before the first session: onnxruntime's threads are as their maker is
-        self._try_look()
-        self.looked.set()
+        self._look_first()
         while not self.stopped.is_set():
             try:
                 order = self._orders.get(timeout=self._poll_seconds)
@@ -173,6 +179,10 @@ class Keeper:
             else:
                 if order is not None:
                     order()
+
+    def _look_first(self) -> None:
+        self._try_look()
+        self.looked.set()
 
     def _try_look(self) -> None:
         """One round of polling; whatever is wrong is logged, and the next round comes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from serving.errors import CalotypeError, ModelNotReady
@@ -62,6 +63,24 @@ class Line:
         """Tell the other end that nothing more is asked."""
         with self._lock:
             self._connection.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Two pipes to one process, because an order may take as long as a model's loading, and no question waits for that.
+
+    Args:
+        questions: answered at once.
+        orders: answered when they are carried out.
+    """
+
+    questions: Line
+    orders: Line
+
+    def close(self) -> None:
+        """Tell the other end that nothing more is asked."""
+        self.questions.close()
+        self.orders.close()
 
 
 def answer(connection: Connection, answers: Mapping[str, Callable[..., Any]]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from serving import logs
 from serving.front import spare_the_collector
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
     from serving.mirror import Mirror
     from serving.server import Server
     from serving.settings import ServeSettings
+
+
+_ENDING: Final = (signal.SIGTERM, signal.SIGINT)
+_KILLED_SECONDS: Final = 1.0
 
 
 def run(settings: ServeSettings, *, say: Callable[[str], None]) -> int:
@@ -30,13 +36,13 @@ def run(settings: ServeSettings, *, say: Callable[[str], None]) -> int:
     stop = threading.Event()
 
     def on_signal(number: int, _frame: object) -> None:
-        # Who asks twice doesn't want to wait for the drain.
-        signal.signal(number, signal.SIG_DFL)
+        for each in _ENDING:
+            signal.signal(each, signal.SIG_DFL if settings.workers == 1 else _end_at_once)
         asked.append(number)
         stop.set()
 
     one = _one(settings)
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, on_signal) for number in _ENDING}
     try:
         with one(settings, mirror=_mirror(settings), asked_to_stop=stop.is_set) as server:
             if not stop.is_set():
@@ -48,6 +54,17 @@ def run(settings: ServeSettings, *, say: Callable[[str], None]) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     return 130 if asked[0] == signal.SIGINT else 0
+
+
+def _end_at_once(number: int, _frame: object) -> None:
+    """End the workers and this process: who asks twice doesn't want to wait for the drain. Takes no lock of ours."""
+    workers = multiprocessing.active_children()
+    for worker in workers:
+        worker.kill()
+    for worker in workers:
+        worker.join(_KILLED_SECONDS)  # with them the port is free
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def _one(settings: ServeSettings) -> type[Server | Fleet]:

@@ -60,8 +60,12 @@ class Registry:
 
     def unwanted(self, names: Iterable[str]) -> None:
         """Before `start`: don't load these models until somebody wants them loaded."""
-        for name in names:
-            self._shelf.want(name, loaded=False)
+        self._shelf.unwant(names)
+
+    def look_again(self, unloaded: Iterable[str]) -> None:
+        """Not ready, and again in the first round of loading: these models, and no others, are to be unloaded now."""
+        self._shelf.unwant(unloaded)
+        self._keeper.look_again()
 
     def stop(self, drain_seconds: float) -> None:
         """Stop polling, let accepted work finish for so long, and fail the rest. May be called twice."""

@@ -78,8 +78,8 @@ class Server:
         tls = front.tls_of(settings)
         self._traces = tracer.build(os.environ)
         load = load or _loader(cpus)
-        self.telemetry = Telemetry() if shared is None else SharedTelemetry(shared.up)
-        self.registry = (Registry if shared is None else partial(SharedRegistry, shared.up))(
+        self.telemetry = Telemetry() if shared is None else SharedTelemetry(shared.up.questions)
+        self.registry = (Registry if shared is None else partial(SharedRegistry, shared))(
             settings.models,
             load=load if self._traces is None else self._traces.loader(load),
             tuning=Tuning(limits=_limits(settings), executors=settings.executors),
@@ -175,6 +175,9 @@ class Server:
         self.registry.unwanted(shared.unloaded)
         self.registry.start()
         self._begun = True
+        if not self._is_loaded():
+            return
+        self.shared_registry().join()
         if not self._is_loaded():
             return
         self._transport.start()

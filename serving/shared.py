@@ -9,7 +9,7 @@ from serving.registry import Registry
 from serving.telemetry import Statistics, Telemetry
 
 if TYPE_CHECKING:
-    from serving.lines import Line
+    from serving.lines import Line, Lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ class Shared:
         unloaded: names of the models that somebody unloaded before this worker came.
     """
 
-    up: Line
+    up: Lines
     port: int
     workers: int
     unloaded: frozenset[str] = frozenset()
@@ -45,17 +45,23 @@ class SharedTelemetry(Telemetry):
 class SharedRegistry(Registry):
     """Loads and unloads everywhere when asked to by a caller; `load_here` and `unload_here` only in this worker."""
 
-    def __init__(self, up: Line, *arguments: Any, **more: Any) -> None:
+    def __init__(self, shared: Shared, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
-        self._up = up
+        self._shared = shared
+
+    def join(self) -> None:
+        """Be among those that orders reach; what was ordered while this worker started is begun, see `wait_ready`."""
+        unloaded: frozenset[str] = self._shared.up.questions.ask("join")
+        if unloaded != self._shared.unloaded:
+            self.look_again(unloaded)
 
     def load(self, name: str) -> None:
         """As `Registry.load`, in every worker."""
-        self._up.ask("load", name)
+        self._shared.up.orders.ask("load", name)
 
     def unload(self, name: str) -> None:
         """As `Registry.unload`, in every worker."""
-        self._up.ask("unload", name)
+        self._shared.up.orders.ask("unload", name)
 
     def load_here(self, name: str) -> None:
         """As `Registry.load`."""

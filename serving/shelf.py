@@ -13,7 +13,7 @@ from serving.errors import ModelNotFound, ModelNotReady
 from serving.served import Handle, ModelStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from serving.errors import CalotypeError
     from serving.plan import Stamp
@@ -132,6 +132,11 @@ class Shelf:
         """Whether somebody wants a model loaded, or unloaded until they say otherwise."""
         with self._lock:
             (self._unloaded.discard if loaded else self._unloaded.add)(name)
+
+    def unwant(self, names: Iterable[str]) -> None:
+        """These models, and no others, are wanted unloaded until somebody says otherwise."""
+        with self._lock:
+            self._unloaded = set(names)
 
     def unwanted(self, name: str) -> bool:
         """Whether somebody wants a model unloaded."""

@@ -303,6 +303,29 @@ def test_an_unloaded_model_stays_unloaded_until_it_is_loaded(rig):
     assert rig.ask() == (2, 40.0)
 
 
+def test_a_model_that_came_since_the_last_look_can_be_unloaded(rig):
+    rig.start()
+    rig.put("m", 1, "10")
+    rig.registry.unload("m")
+    rig.registry.poll()
+    with pytest.raises(ModelNotReady, match="unloaded"):
+        rig.registry.acquire("m")
+    with pytest.raises(ModelNotFound):
+        rig.registry.unload("nobody")
+
+
+def test_looking_again_loads_and_unloads_what_is_wished_by_now(rig):
+    rig.put("m", 1, "10")
+    rig.put("n", 1, "20")
+    rig.registry.unwanted(["m"])
+    rig.start()
+    rig.registry.look_again(["n"])
+    assert rig.registry.wait_ready(10)
+    assert rig.ask("m") == (1, 20.0)
+    with pytest.raises(ModelNotReady, match="unloaded"):
+        rig.registry.acquire("n")
+
+
 def test_the_index_is_what_is_on_disk_with_what_is_loaded(rig):
     """Whoever unloaded a model finds it there, to load it again."""
     rig.put("m", 1, "10")
