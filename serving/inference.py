@@ -246,6 +246,7 @@ class InferenceService:
             answer.continue_with(decoding, lambda rows: infer({**feeds, asked.IMAGE: _all_readable(rows)}))
 
         if any(item.slow for item in given):
+            self._decoder.check(rows=0, size_bytes=sum(item.least_bytes for item in given))  # before each is looked at
             size_bytes = sum(item.read_bytes for item in given)
             reading = self._decoder.work(tensors.read(given, files=files), call, rows=0, size_bytes=size_bytes)
             answer.continue_with(reading, decode)
