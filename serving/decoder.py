@@ -76,7 +76,9 @@ class Decoder:
             Overloaded: too many images or bytes are waiting.
             BadInput: more of either than may ever wait. The future has it for too many pixels in one request.
         """
-        self._check(len(files), 0)  # before each is looked at: a message has room for millions of empty ones
+        self.check(
+            rows=len(files), size_bytes=0
+        )  # before each is looked at: a message has room for millions of empty ones
         size_bytes = sum(map(len, files)) + _bytes_of(len(files), spec)
         return self.work(self._read(files, spec, call), call, rows=len(files), size_bytes=size_bytes)
 
@@ -97,7 +99,7 @@ class Decoder:
             Overloaded: too many images or bytes are waiting.
             BadInput: more of either than may ever wait.
         """
-        self._check(rows, size_bytes)
+        self.check(rows=rows, size_bytes=size_bytes)
         with self._lock:
             full = self._rows + rows > self._max_rows or self._bytes + size_bytes > self._max_bytes
             if not full:
@@ -124,7 +126,12 @@ class Decoder:
         """Take nothing more, fail what waits, and wait so long for the images in work. May be called twice."""
         self._turns.close(wait_seconds)
 
-    def _check(self, rows: int, size_bytes: int) -> None:
+    def check(self, *, rows: int, size_bytes: int) -> None:
+        """Refuse what has no room here even when nothing waits.
+
+        Raises:
+            BadInput: more images or bytes than may ever wait.
+        """
         if rows > self._max_rows:
             raise BadInput(f"A request may have at most --max-queue-rows = {self._max_rows} images. Received: {rows}")
         if size_bytes > self._max_bytes:

@@ -36,6 +36,7 @@ NAME: Final = "inference.GRPCInferenceService"
 
 _EXTENSIONS: Final = ("model_repository", "statistics", "model_configuration", "classification")
 _MOST_DIGITS: Final = 18
+_CONTENTS: Final = (v2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER,)
 _ASKS_FOR_FINAL: Final = "triton_enable_empty_final_response"
 
 
@@ -96,7 +97,7 @@ class InferenceService:
         self._telemetry = telemetry
         self._version = version
         self._max_message_bytes = max_message_bytes
-        self._forms = Forms(v2.ModelInferRequest, contents=_contents, put=_put)
+        self._forms = Forms(v2.ModelInferRequest, path=_CONTENTS, repeats=_repeats)
         self._loader = Turns(1, name="loader")
         self._counting = Turns(1, name="counting")  # other workers may have to be asked
 
@@ -245,6 +246,7 @@ class InferenceService:
             answer.continue_with(decoding, lambda rows: infer({**feeds, asked.IMAGE: _all_readable(rows)}))
 
         if any(item.slow for item in given):
+            self._decoder.check(rows=0, size_bytes=sum(item.least_bytes for item in given))  # before each is looked at
             size_bytes = sum(item.read_bytes for item in given)
             reading = self._decoder.work(tensors.read(given, files=files), call, rows=0, size_bytes=size_bytes)
             answer.continue_with(reading, decode)
@@ -298,15 +300,14 @@ def _number(version: str) -> int:
     return int(version or 0)
 
 
-def _contents(request: v2.ModelInferRequest) -> bytes | None:
-    """What the next request may have others of: an only input, raw. With an id or parameters there is hardly a next."""
+def _repeats(request: v2.ModelInferRequest) -> bool:
+    """Whether there will be others with other contents: an only input, raw. With an id or parameters there hardly are.
+
+    Encoded files and texts have another length nearly each time, and must be looked at anyway.
+    """
     if request.id or request.parameters or len(request.raw_input_contents) != 1 or len(request.inputs) != 1:
-        return None
-    return request.raw_input_contents[0]
-
-
-def _put(request: v2.ModelInferRequest, contents: bytes) -> None:
-    request.raw_input_contents[0] = contents
+        return False
+    return request.inputs[0].datatype != "BYTES"
 
 
 def _plan(

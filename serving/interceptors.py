@@ -44,11 +44,14 @@ STATUS: Mapping[type[errors.CalotypeError], StatusCode] = {
 
 OK = Status(StatusCode.OK)
 CANCELLED = Status(StatusCode.CANCELLED, "The caller hung up.")
+UNKNOWN = Status(StatusCode.UNIMPLEMENTED, "Method not found!")
 
 PUSHBACK = "grpc-retry-pushback-ms"
 REQUEST_ID = "x-request-id"
 
 _log = logs.logger("calls")
+
+_NO_METHOD = "unknown"
 
 
 def parse(method: Method, data: bytes) -> Any:
@@ -181,6 +184,11 @@ class Desk:
                 request_id=request_id(call),
                 reason=status.message,
             )
+
+    def unknown(self, path: bytes | str) -> None:
+        """Count and log a call of no method; what it asked for is in the log alone, as anybody may think of any."""
+        asked = path.decode(errors="replace") if isinstance(path, bytes) else path
+        self.finished(Call(_NO_METHOD), Status(UNKNOWN.code, f"{UNKNOWN.message} Received: {cut(asked)!r}"))
 
 
 def request_id(call: Call) -> str:

@@ -110,7 +110,7 @@ def load(version: Version, *, threads: int | None, max_batch_rows: int) -> Loade
         if bundle is not None:
             _self_test(bundle, session, where)
         joins = _rows_are_free(session) and _computes_row_by_row(session)
-    except CalotypeError as error:
+    except (CalotypeError, MemoryError) as error:
         if bundle is not None:
             raise BadBundle(f"{where} failed its self-test: {error}") from error
         joins = False  # anybody's model may refuse zeros; its callers will be told what it says of their values
@@ -126,7 +126,7 @@ def _call_seconds(loaded: Loaded, max_batch_rows: int, clock: Callable[[], float
         started = clock()
         try:
             loaded.run(feeds, ())
-        except CalotypeError:
+        except (CalotypeError, MemoryError):
             return math.inf
         quickest = min(quickest, clock() - started)
     return quickest

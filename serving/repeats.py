@@ -2,12 +2,17 @@
 
 A caller who sends one image after the other sends the same bytes around it each time. Of a request that protobuf parsed
 once, the bytes before and behind its contents are kept; whatever begins and ends with them, and is as long, says the
-same of other contents, as the length of the contents is among those bytes. Knows messages, no model.
+same of other contents: those are one field of bytes, which may hold any, and all that tells where it stands and how
+long it is are among the bytes kept. Knows messages, no model.
 """
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from serving import wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +23,7 @@ Asked = TypeVar("Asked", bound="Message")
 
 _MOST_FORMS: Final = 128
 _MOST_BYTES_AROUND: Final = 1024
+_MOST_FIELDS: Final = 64  # of one message, which is looked through on the transport's thread
 
 
 class Form(Generic[Asked]):
@@ -43,16 +49,20 @@ class Form(Generic[Asked]):
 class Repeat(Generic[Asked]):
     """One request of a form; it can stand in for the message wherever its contents are not asked for.
 
+    Mutable: `_parsed`, which is given away once, so that the contents are not kept twice.
+
     Args:
         repeated: its form.
         data: all of it.
+        parsed: the message, where it was parsed.
     """
 
-    __slots__ = ("data", "repeated")
+    __slots__ = ("_parsed", "data", "repeated")
 
-    def __init__(self, repeated: Form[Asked], data: bytes) -> None:
+    def __init__(self, repeated: Form[Asked], data: bytes, parsed: Asked | None = None) -> None:
         self.repeated = repeated
         self.data = data
+        self._parsed = parsed
 
     def __getattr__(self, name: str) -> Any:
         """The message's."""
@@ -65,28 +75,30 @@ class Repeat(Generic[Asked]):
 
     def whole(self) -> Asked:
         """The message."""
-        return type(self.repeated.message).FromString(self.data)
+        parsed, self._parsed = self._parsed, None
+        return type(self.repeated.message).FromString(self.data) if parsed is None else parsed
 
 
 class Forms(Generic[Asked]):
     """The forms of the last requests; reads the next ones. Any thread may.
 
-    Mutable: `_by_length`, the forms by the length of their requests; its tuples are replaced and never changed, so that
-    a reader who misses one only parses once more.
+    Mutable, under `_lock`: `_by_length`, the forms by the length of their requests; its tuples are replaced and never
+    changed, so that a reader, who needs no lock and misses one, only parses once more; `_lengths`, those of the forms,
+    the oldest first.
 
     Args:
         request: the class of the messages.
-        contents: of a message, what the next one will have others of; None: its like will hardly come again.
-        put: replaces them.
+        path: the numbers of the fields that lead to the contents, which are bytes.
+        repeats: whether more requests will come that differ from a message in their contents alone.
     """
 
-    def __init__(
-        self, request: type[Asked], *, contents: Callable[[Asked], bytes | None], put: Callable[[Asked, bytes], None]
-    ) -> None:
+    def __init__(self, request: type[Asked], *, path: tuple[int, ...], repeats: Callable[[Asked], bool]) -> None:
         self._request = request
-        self._contents = contents
-        self._put = put
+        self._path = path
+        self._repeats = repeats
+        self._lock = threading.Lock()
         self._by_length: dict[int, tuple[Form[Asked], ...]] = {}
+        self._lengths: deque[int] = deque()
 
     def read(self, data: bytes) -> Asked | Repeat[Asked]:
         """The request in some bytes; raises protobuf's DecodeError."""
@@ -94,31 +106,38 @@ class Forms(Generic[Asked]):
             if data.startswith(form.head) and data.endswith(form.tail):
                 return Repeat(form, data)
         message = self._request.FromString(data)
-        made = self._form(message, data)
+        made = self._form(data) if self._repeats(message) else None
         if made is None:
             return message
-        if sum(map(len, self._by_length.values())) >= _MOST_FORMS:
-            self._by_length = {}
-        self._by_length[len(data)] = (*self._by_length.get(len(data), ()), made)
-        return Repeat(made, data)
+        self._keep(made, len(data))
+        return Repeat(made, data, message)
 
-    def _form(self, message: Asked, data: bytes) -> Form[Asked] | None:
-        """The form of a request, if it can have one: contents in what is written as protobuf writes it.
+    def _keep(self, made: Form[Asked], length: int) -> None:
+        with self._lock:
+            if len(self._lengths) >= _MOST_FORMS:
+                oldest = self._lengths.popleft()
+                left = self._by_length[oldest][1:]
+                if left:
+                    self._by_length[oldest] = left
+                else:
+                    del self._by_length[oldest]
+            self._by_length[length] = (*self._by_length.get(length, ()), made)
+            self._lengths.append(length)
 
-        Where the contents are is told by two messages that differ in nothing else: that they are found somewhere in
-        the bytes would prove nothing.
-        """
-        contents = self._contents(message)
-        if not contents or len(data) - len(contents) > _MOST_BYTES_AROUND:
+    def _form(self, data: bytes) -> Form[Asked] | None:
+        """The form of a request, if it has contents, once, and little else."""
+        start, end = 0, len(data)
+        around = []
+        for field in self._path:
+            found = wire.only(data, field, start, end, most_fields=_MOST_FIELDS)
+            if found is None:
+                return None
+            length_at, value, value_end = found
+            around.append((data[start:length_at], data[value_end:end]))
+            start, end = value, value_end
+        if start == end or start + len(data) - end > _MOST_BYTES_AROUND:
             return None
-        empty = self._request()
-        empty.CopyFrom(message)
-        zeros, ones = (self._written(empty, byte * len(contents)) for byte in (b"\0", b"\1"))
-        self._put(empty, b"")
-        start = next(at for at, (zero, one) in enumerate(zip(zeros, ones, strict=True)) if zero != one)
-        head, tail = zeros[:start], zeros[start + len(contents) :]
-        return Form(head, tail, empty) if head + contents + tail == data else None
-
-    def _written(self, message: Asked, contents: bytes) -> bytes:
-        self._put(message, contents)
-        return message.SerializeToString(deterministic=True)
+        empty = b""
+        for before, behind in reversed(around):
+            empty = before + wire.varint(len(empty)) + empty + behind
+        return Form(data[:start], data[end:], self._request.FromString(empty))

@@ -6,6 +6,7 @@ returns the work that is due; `serving.batcher` does that work and holds the loc
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -357,7 +358,7 @@ def _size_bytes(feeds: Arrays) -> int:
 def _bytes(array: NDArray[Any]) -> int:
     if array.dtype != object:
         return array.nbytes
-    return array.nbytes + sum(len(value) for value in array.ravel().tolist() if isinstance(value, str | bytes))
+    return array.nbytes + sum(map(sys.getsizeof, array.ravel().tolist()))  # a letter is up to four bytes, in an object
 
 
 def _measured(request: Request, *, joins: bool) -> tuple[int, int, tuple[object, ...]]:

@@ -32,6 +32,11 @@ _FORMS = frozenset(v1.ReconstructionForm.values())
 _CALLED_INSTEAD = {"classify": "Classify", "reconstruct": "Reconstruct"}
 _BAD_IMAGE = "INVALID_ARGUMENT"
 _MOST_WRITERS = 256
+_CONTENTS = (  # the same in both requests
+    v1.ClassifyRequest.IMAGES_FIELD_NUMBER,
+    v1.Images.PIXELS_FIELD_NUMBER,
+    v1.PixelBlock.DATA_FIELD_NUMBER,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +102,8 @@ class PredictionService:
         self._registry = registry
         self._decoder = decoder
         self._writers: dict[tuple[str, int, int], _Writer] = {}
-        self._classify_forms = Forms(v1.ClassifyRequest, contents=_pixels, put=_put)
-        self._reconstruct_forms = Forms(v1.ReconstructRequest, contents=_pixels, put=_put)
+        self._classify_forms = Forms(v1.ClassifyRequest, path=_CONTENTS, repeats=_repeats)
+        self._reconstruct_forms = Forms(v1.ReconstructRequest, path=_CONTENTS, repeats=_repeats)
 
     def classify(self, request: Any, call: Call) -> Future[Any]:
         """Score the labels for each image of a ClassifyRequest, or a repeated one."""
@@ -215,15 +220,9 @@ def _wanted_form(request: v1.ReconstructRequest) -> int:
     return request.form
 
 
-def _pixels(request: v1.ClassifyRequest | v1.ReconstructRequest) -> bytes | None:
-    """What the next request may have others of; with an id there is hardly a next."""
-    if request.request_id or request.images.WhichOneof("form") != "pixels":
-        return None
-    return request.images.pixels.data
-
-
-def _put(request: v1.ClassifyRequest | v1.ReconstructRequest, contents: bytes) -> None:
-    request.images.pixels.data = contents
+def _repeats(request: v1.ClassifyRequest | v1.ReconstructRequest) -> bool:
+    """Whether there will be others with other pixels; with an id there hardly are."""
+    return not request.request_id and request.images.WhichOneof("form") == "pixels"
 
 
 def _plan(request: Any, rows: Rows, writer: _Writer) -> _Plan:

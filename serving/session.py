@@ -6,6 +6,7 @@ Export proves a model with this code and the server runs it with this code. Know
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,6 +37,9 @@ _DTYPES: Final = {
     "tensor(uint32)": "uint32",
     "tensor(uint64)": "uint64",
 }
+
+_NO_MEMORY: Final = ("Failed to allocate memory", "bad_alloc")  # onnxruntime has no exception of its own for this
+_OWN_SOURCE: Final = re.compile(r"(?<!\S)[\w./\\:-]+\.(?:h|hpp|cc|cpp):\d+ ")
 
 _NATIVE: Final = {name: np.dtype(name) for name in _DTYPES.values() if name != "string"}
 
@@ -80,6 +84,7 @@ class Session:
 
         Raises:
             BadInput: a name, dtype or shape that the model does not have, or values that it can't compute.
+            MemoryError: there is no memory to compute them.
         """
         self._check(feeds, outputs)
         wanted = list(outputs) or self._output_names
@@ -88,6 +93,8 @@ class Session:
         except MemoryError:
             raise
         except Exception as error:  # onnxruntime's exceptions have no common root
+            if any(words in str(error) for words in _NO_MEMORY):
+                raise MemoryError(_first_line(error)) from error
             raise BadInput(f"The model could not compute these inputs: {_first_line(error)}") from error
         return dict(zip(wanted, arrays, strict=True))
 
@@ -194,7 +201,8 @@ def _zeros(spec: TensorSpec, rows: int) -> NDArray[Any]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """What onnxruntime says, without the places in its own source."""
+    return _OWN_SOURCE.sub("", str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _names(names: Iterable[str]) -> str:

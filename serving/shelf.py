@@ -173,15 +173,15 @@ class Shelf:
             return self._served.get(served.key, served) is served
 
     def put(self, served: Served) -> Served | None:
-        """Let a version take calls from here on; returns the older state of it that it replaces, unloading now."""
+        """Let a version take calls from here on; returns the older state of it that took them, unloading now."""
         with self._lock:
             older = self._served.get(served.key)
+            if older is not None and not older.available:  # itself, or on its way already
+                older = None
             self._served[served.key] = served
             self._failures.pop(served.key, None)
             served.state = "Available"
-            if older is served or older is None:
-                older = None
-            else:
+            if older is not None:
                 _unload(older)
             self._elect(served.name)
         return older

@@ -84,11 +84,17 @@ class Sent:
         return self.elements > _FEW_ELEMENTS and (self.dtype == "string" or not isinstance(self.contents, bytes))
 
     @property
+    def least_bytes(self) -> int:
+        """What the contents take in memory at least, by their number, as sent and as they are read."""
+        return self.elements * (_OBJECT_BYTES if self.dtype == "string" else 2 * _MOST_ITEM_BYTES)
+
+    @property
     def read_bytes(self) -> int:
-        """About what the contents take in memory, as sent and as they are read."""
+        """About what they take; looks at the length of each typed text or file."""
         if self.dtype != "string":
-            return 2 * self.elements * _MOST_ITEM_BYTES
-        return 2 * len(self.contents) + self.elements * _OBJECT_BYTES
+            return self.least_bytes
+        sent_bytes = len(self.contents) if isinstance(self.contents, bytes) else sum(map(len, self.contents))
+        return 2 * sent_bytes + self.least_bytes
 
 
 def sent(request: v2.ModelInferRequest) -> list[Sent]:

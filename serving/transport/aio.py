@@ -46,6 +46,7 @@ class AioTransport:
 
     def __init__(self, methods: Iterable[Method], desk: Desk, options: Options) -> None:
         self._options = options
+        self._desk = desk
         self._health = health.Health(options.max_streams)
         self._table = table(methods, desk, self._health)
         self._loop = asyncio.new_event_loop()
@@ -157,7 +158,7 @@ class AioTransport:
             for path, (method, desk) in self._table.items()
         }
         handlers[health.WATCH] = grpc.unary_stream_rpc_method_handler(self._watch)
-        return _Handlers(handlers)
+        return _Handlers(handlers, self._desk)
 
     async def _watch(self, data: bytes, context: Any) -> AsyncIterator[bytes]:
         try:
@@ -244,11 +245,15 @@ def _tell(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 
 
 class _Handlers(grpc.GenericRpcHandler):
-    """Handlers by path."""
+    """Handlers by path; a call of another path is signed out at the desk."""
 
-    def __init__(self, handlers: dict[str, Any]) -> None:
+    def __init__(self, handlers: dict[str, Any], desk: Desk) -> None:
         self._handlers = handlers
+        self._desk = desk
 
     def service(self, handler_call_details: Any) -> Any:
-        """The handler of a call; None: unknown method."""
-        return self._handlers.get(handler_call_details.method)
+        """The handler of a call; None: unknown method, which grpc.aio tells the caller of."""
+        handler = self._handlers.get(handler_call_details.method)
+        if handler is None:
+            self._desk.unknown(handler_call_details.method)
+        return handler

@@ -16,6 +16,7 @@ from grpc import StatusCode
 
 from serving import logs
 from serving.calls import Call, Method, Status
+from serving.interceptors import UNKNOWN
 from serving.lending import Lender
 from serving.transport import completion, health
 from serving.transport.builtin import table
@@ -49,8 +50,6 @@ _PATIENCE_SECONDS: Final = 1.0
 
 _WATCH: Final = health.WATCH.encode()
 
-_UNKNOWN: Final = Status(StatusCode.UNIMPLEMENTED, "Method not found!")
-
 
 class CoreTransport:
     """gRPC by the completion queue.
@@ -67,6 +66,7 @@ class CoreTransport:
 
     def __init__(self, methods: Iterable[Method], desk: Desk, options: Options) -> None:
         self._options = options
+        self._desk = desk
         self._health = health.Health(options.max_streams)
         methods_ = table(methods, desk, self._health)
         self._table = {path.encode("latin-1"): found for path, found in methods_.items()}
@@ -186,7 +186,8 @@ class CoreTransport:
         elif path == _WATCH:
             WatchCall(event.call, self._health).begin()
         else:
-            completion.end(event.call, _UNKNOWN, completion.nothing)
+            self._desk.unknown(path)
+            completion.end(event.call, UNKNOWN, completion.nothing)
 
     def _ask_for_another(self, port: completion.Port) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from grpc import StatusCode
@@ -27,6 +28,10 @@ _log = logs.logger("transport")
 _PATIENCE_SECONDS: Final = 0.05
 
 _NO_MESSAGE = Status(StatusCode.INVALID_ARGUMENT, "The call ended before it had brought its one request message.")
+# It may also be one that can't be decompressed: the core tells nobody but the caller.
+_NOT_TAKEN = Status(
+    StatusCode.RESOURCE_EXHAUSTED, "The message was too far over --max-message-bytes for gRPC to take it."
+)
 
 
 class UnaryCall:
@@ -66,7 +71,8 @@ class UnaryCall:
     def received(self, event: Any) -> None:
         """The message is there, or the caller is gone."""
         data = completion.message_of(event)
-        if data is None:  # the caller hung up, its message was too large, or it sent none
+        if data is None:  # the core refused it, the caller hung up, or sent none
+            completion.receive_end(self._wire, partial(self._brought_nothing, refused=not event.success))
             self._send_end(_NO_MESSAGE)
             return
         try:
@@ -78,6 +84,15 @@ class UnaryCall:
             self._future = future
             self._unheard.add(self, self._call.started)
         future.add_done_callback(self._done)
+
+    def _brought_nothing(self, event: Any, *, refused: bool) -> None:
+        """Sign out by what the caller got; it may not have waited for what was sent."""
+        call = self._call
+        if refused:
+            status = _NOT_TAKEN
+        else:
+            status = hung_up(call) if completion.was_cancelled(event) else _NO_MESSAGE
+        self._desk.finished(call, status)
 
     def listen(self) -> None:
         """Hear from now on, unless it is answered, when the caller hangs up; or that it did already."""

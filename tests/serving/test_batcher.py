@@ -371,6 +371,15 @@ def test_the_queue_is_bounded_by_bytes_too():
         rig.submit(9)
 
 
+def test_texts_count_by_what_they_take_in_memory():
+    """Four letters of four bytes each, in an object of their own, behind a pointer."""
+    rig = Rig(max_queue_bytes=100 * (8 + 40 + 16))
+    texts = np.array(["\U0001f600" * 4] * 100, object)
+    with pytest.raises(BadInput, match="max_queue_bytes"):
+        rig.batcher.submit({"x": texts})
+    rig.batcher.submit({"x": texts[:50]})
+
+
 def test_a_request_that_could_never_wait_is_bad_input_that_names_the_setting():
     rig = Rig(max_queue_rows=4)
     with pytest.raises(BadInput, match="max_queue_rows"):

@@ -130,6 +130,23 @@ def test_text_that_is_not_utf_8_is_bad_input(infer):
         infer(words([1, 1], tensors.packed([b"\xff"]))).result(10)
 
 
+def elements(shape, values, form):
+    message = words(shape, tensors.packed(values))
+    if form == "typed":
+        del message.raw_input_contents[:]
+        message.inputs[0].contents.bytes_contents.extend(values)
+    return message
+
+
+@pytest.mark.parametrize("form", ["raw", "typed"])
+def test_elements_count_by_their_bytes(infer, form):
+    """However they are written: 5,000 texts of 1,000 bytes take 5 MB as sent, and as much again as they are read."""
+    message = elements([1, 5000], [bytes(1000)] * 5000, form)
+    assert 10_000_000 < tensors.sent(message)[0].read_bytes < 11_000_000
+    with pytest.raises(BadInput, match="--max-queue-bytes"):
+        infer(message)
+
+
 @pytest.mark.parametrize("form", ["raw", "typed"])
 def test_many_elements_are_read_by_another_thread(infer, decoder, form):
     """The caller's thread, a transport's, is free at once; the answer is the same."""
@@ -142,21 +159,19 @@ def test_many_elements_are_read_by_another_thread(infer, decoder, form):
 
     decoder.work(steps(), Call("Test"), rows=0, size_bytes=0)
     assert held.wait(10)
-    message = words([1, 10_000], tensors.packed([b"x"] * 10_000))
-    if form == "typed":
-        del message.raw_input_contents[:]
-        message.inputs[0].contents.bytes_contents.extend([b"x"] * 10_000)
-    answer = infer(message)
+    answer = infer(elements([1, 10_000], [b"x"] * 10_000, form))
     assert not answer.done()
     go.set()
     with pytest.raises(TooLarge):  # 50,000 bytes: they were all read, and given back
         answer.result(10)
 
 
-def test_elements_that_nobody_has_room_for_are_refused_unread(infer):
+@pytest.mark.parametrize("form", ["raw", "typed"])
+def test_elements_that_nobody_has_room_for_are_refused_unread(infer, monkeypatch, form):
     """By their number, before one of them is looked at."""
+    monkeypatch.delattr(tensors.Sent, "read_bytes")
     with pytest.raises(BadInput, match="--max-queue-bytes"):
-        infer(words([1, 1_000_000], bytes(4_000_000)))
+        infer(elements([1, 1_000_000], [b""] * 1_000_000, form))
 
 
 def test_what_the_model_does_not_take_is_refused_unread(infer):

@@ -326,6 +326,22 @@ def test_looking_again_loads_and_unloads_what_is_wished_by_now(rig):
         rig.registry.acquire("n")
 
 
+def test_a_version_that_is_unloaded_and_loaded_while_a_call_holds_it_ends_once(rig, caplog):
+    """The one that is loaded in its place lets go of nothing that is going already."""
+    rig.put("m", 1, "10")
+    rig.start()
+    with caplog.at_level("INFO", "calotype.registry"), rig.registry.acquire("m"):
+        rig.registry.unload("m")
+        rig.registry.load("m")
+        assert [thread.name for thread in threading.enumerate() if thread.name == "unload-m"] == ["unload-m"]
+    with caplog.at_level("INFO", "calotype.registry"):
+        rig.wait_for_end()
+    told = [record.fields["state"] for record in caplog.records if record.message == "model_state"]
+    assert sorted(told) == ["Available", "End", "Loading", "Start", "Unloading"]
+    assert rig.states() == {("m", 1): "Available"}
+    assert rig.ask() == (1, 20.0)
+
+
 def test_the_index_is_what_is_on_disk_with_what_is_loaded(rig):
     """Whoever unloaded a model finds it there, to load it again."""
     rig.put("m", 1, "10")

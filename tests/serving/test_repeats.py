@@ -1,13 +1,14 @@
 """A request found by the bytes of an earlier one says what protobuf reads in it, whatever its contents are."""
 
+import tracemalloc
 from typing import Any, NamedTuple
 
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import given
+from hypothesis import event, given
 from hypothesis import strategies as st
 
-from serving import inference, service
+from serving import inference, service, wire
 from serving.repeats import Forms, Repeat
 from serving.v1 import prediction_pb2 as v1
 from serving.v2 import open_inference_pb2 as v2
@@ -57,30 +58,40 @@ asked = {
 
 
 class Kind(NamedTuple):
-    """A message that has forms, and what becomes of one when its contents are others."""
+    """A message that has forms, where its contents are, and what becomes of one when they are others."""
 
     message: Any
+    path: Any
+    repeats: Any
     contents: Any
     put: Any
     requests: Any
 
     def forms(self):
-        return Forms(self.message, contents=self.contents, put=self.put)
+        return Forms(self.message, path=self.path, repeats=self.repeats)
 
 
-INFER = Kind(v2.ModelInferRequest, inference._contents, inference._put, requests)
-CLASSIFY = Kind(
-    v1.ClassifyRequest,
-    service._pixels,
-    service._put,
-    st.builds(v1.ClassifyRequest, top_k=st.integers(0, 300), **asked),
-)
-RECONSTRUCT = Kind(
-    v1.ReconstructRequest,
-    service._pixels,
-    service._put,
-    st.builds(v1.ReconstructRequest, form=st.integers(0, 3), **asked),
-)
+def raw(message):
+    return message.raw_input_contents[0]
+
+
+def put_raw(message, contents):
+    message.raw_input_contents[0] = contents
+
+
+def pixels(message):
+    return message.images.pixels.data
+
+
+def put_pixels(message, contents):
+    message.images.pixels.data = contents
+
+
+INFER = Kind(v2.ModelInferRequest, inference._CONTENTS, inference._repeats, raw, put_raw, requests)
+OF_PIXELS = service._CONTENTS, service._repeats, pixels, put_pixels
+CLASSIFY = Kind(v1.ClassifyRequest, *OF_PIXELS, st.builds(v1.ClassifyRequest, top_k=st.integers(0, 300), **asked))
+RECONSTRUCT = Kind(v1.ReconstructRequest, *OF_PIXELS, st.builds(v1.ReconstructRequest, form=st.integers(0, 3), **asked))
+KINDS = pytest.mark.parametrize("kind", [INFER, CLASSIFY, RECONSTRUCT], ids=["infer", "classify", "reconstruct"])
 
 
 def request(raw=b"abc", **fields):
@@ -98,14 +109,14 @@ def whole(read):
     return read.whole() if isinstance(read, Repeat) else read
 
 
-@pytest.mark.parametrize("kind", [INFER, CLASSIFY, RECONSTRUCT], ids=["infer", "classify", "reconstruct"])
+@KINDS
 @given(data=st.data())
 def test_what_is_read_is_what_protobuf_reads(kind, data):
     forms = kind.forms()
     for message in data.draw(st.lists(kind.requests, min_size=1, max_size=6)):
         sent = [message]
-        contents = kind.contents(message)
-        if contents is not None:
+        contents = kind.contents(message) if kind.repeats(message) else b""
+        if contents:
             other = kind.message()
             other.CopyFrom(message)
             kind.put(other, data.draw(st.binary(min_size=len(contents), max_size=len(contents))))
@@ -115,10 +126,83 @@ def test_what_is_read_is_what_protobuf_reads(kind, data):
             assert isinstance(read, Repeat) == bool(contents)
             assert whole(read) == one
             if isinstance(read, Repeat):
-                same = kind.message()
-                same.CopyFrom(read.repeated.message)
-                kind.put(same, read.contents)
-                assert same == one
+                assert put_together(kind, read) == one
+
+
+def put_together(kind, read):
+    same = kind.message()
+    same.CopyFrom(read.repeated.message)
+    kind.put(same, read.contents)
+    return same
+
+
+def long_varint(number, more):
+    """As it may be written too: with `more` bytes that add nothing."""
+    short = wire.varint(number)
+    return short[:-1] + bytes((short[-1] | 128,)) + b"\x80" * (more - 1) + b"\0" if more else short
+
+
+numbers = st.integers(1, 15)
+longer = st.sampled_from((*[0] * 20, 1, 3, 8))
+
+
+def field_of(value, number=numbers):
+    """A field of bytes, or of a message."""
+    return st.builds(
+        lambda number, value, a, b: long_varint(number << 3 | 2, a) + long_varint(len(value), b) + value,
+        number,
+        value,
+        longer,
+        longer,
+    )
+
+
+noise = st.one_of(
+    st.builds(
+        lambda number, value, more: wire.varint(number << 3) + long_varint(value, more), numbers, numbers, longer
+    ),
+    st.builds(lambda number, value: wire.varint(number << 3 | 1) + value, numbers, st.binary(min_size=8, max_size=8)),
+    st.builds(lambda number, value: wire.varint(number << 3 | 5) + value, numbers, st.binary(min_size=4, max_size=4)),
+    st.builds(lambda number: wire.varint(number << 3 | 3) + wire.varint(number << 3 | 4), st.just(15)),
+    field_of(st.binary(max_size=3)),
+)
+
+
+@st.composite
+def wires(draw, kind):
+    """A message with contents, and with anything else before and behind them on every floor."""
+    written = draw(st.binary(min_size=1, max_size=200))
+    for field in reversed(kind.path):
+        fields = [draw(field_of(st.just(written), st.just(field))), *draw(st.lists(noise, max_size=2))]
+        written = b"".join(draw(st.permutations(fields)))
+    if kind is INFER:
+        written = request().SerializeToString().removesuffix(b"\x3a\x03abc") + written
+    return written
+
+
+@KINDS
+@given(data=st.data())
+def test_any_bytes_with_other_contents_are_read_as_protobuf_does(kind, data):
+    """Fields in any order, several times, unknown, of another kind, or with lengths in too many bytes."""
+    sent = data.draw(wires(kind))
+    forms = kind.forms()
+    try:
+        expected = kind.message.FromString(sent)
+    except DecodeError:
+        with pytest.raises(DecodeError):
+            forms.read(sent)
+        return
+    first = forms.read(sent)
+    assert whole(first) == expected
+    if not isinstance(first, Repeat):
+        return
+    event("has a form")
+    head, tail = first.repeated.head, first.repeated.tail
+    size = len(sent) - len(head) - len(tail)
+    again = head + data.draw(st.binary(min_size=size, max_size=size)) + tail
+    second = forms.read(again)
+    assert second.repeated is first.repeated
+    assert whole(second) == put_together(kind, second) == kind.message.FromString(again)
 
 
 @pytest.mark.parametrize("kind", [INFER, CLASSIFY], ids=["infer", "classify"])
@@ -168,24 +252,56 @@ def test_contents_that_stand_elsewhere_in_the_message_are_not_mistaken():
         v2.ModelInferRequest(model_name="m" * 2000, inputs=[{"name": "x"}], raw_input_contents=[b"abc"]),
         v2.ModelInferRequest(model_name="m", inputs=[{"name": "x"}, {"name": "y"}], raw_input_contents=[b"a", b"b"]),
         v2.ModelInferRequest(model_name="m", inputs=[{"name": "x"}]),
+        v2.ModelInferRequest(model_name="m", inputs=[{"name": "x", "datatype": "BYTES"}], raw_input_contents=[b"abc"]),
+        request(outputs=[{}] * 100),
     ],
-    ids=["id", "parameters", "long", "two inputs", "typed"],
+    ids=["id", "parameters", "long", "two inputs", "typed", "files", "many fields"],
 )
 def test_what_is_hardly_repeated_has_no_form(message):
     assert INFER.forms().read(message.SerializeToString()) == message
 
 
-def test_fields_in_another_order_than_protobufs_have_no_form():
+def test_fields_in_another_order_than_protobufs_belong_to_the_form():
     parts = request(), v2.ModelInferRequest(model_version="1")
     data = b"".join(part.SerializeToString() for part in parts)
-    assert INFER.forms().read(data) == v2.ModelInferRequest.FromString(data)
+    read = INFER.forms().read(data)
+    assert read.repeated.tail
+    assert put_together(INFER, read) == v2.ModelInferRequest.FromString(data)
+
+
+def test_contents_that_stand_there_twice_have_no_form():
+    """Protobuf takes the last ones, or joins the messages around them."""
+    data = classify().SerializeToString() * 2
+    assert CLASSIFY.forms().read(data) == v1.ClassifyRequest.FromString(data)
 
 
 def test_callers_who_never_repeat_themselves_fill_no_memory():
     forms = INFER.forms()
     for number in range(1000):
         forms.read(request(b"a" * (number % 7), model_version=str(number)).SerializeToString())
-    assert sum(map(len, forms._by_length.values())) <= 128
+    assert sum(map(len, forms._by_length.values())) == len(forms._lengths) == 128
+    assert all(forms._by_length.values())
+
+
+def test_a_form_too_many_takes_the_place_of_the_oldest_alone():
+    forms = INFER.forms()
+    first, *others = [request(b"abc", model_version=str(number)).SerializeToString() for number in range(129)]
+    old = [forms.read(data).repeated for data in (first, *others)]
+    assert [forms.read(data).repeated for data in others] == old[1:]
+    assert forms.read(first).repeated is not old[0]
+
+
+def test_a_new_form_of_many_bytes_costs_no_copy_of_them():
+    forms = INFER.forms()
+    data = request(bytes(2**24)).SerializeToString()
+    tracemalloc.start()
+    try:
+        form = forms._form(data)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert form is not None
+    assert most < 2**20
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -101,20 +102,45 @@ def test_a_missing_file_is_a_bad_bundle(tmp_path):
         Session(tmp_path / "nowhere.onnx")
 
 
+def model(node, inputs, output, *constants):
+    """Of a single node, as a session."""
+    graph = helper.make_graph(
+        [node],
+        "one",
+        [helper.make_tensor_value_info(name, kind, shape) for name, kind, shape in inputs],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)],
+        constants,
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return Session(made.SerializeToString(), threads=1)
+
+
 def test_values_that_the_graph_cannot_compute_are_the_callers_fault(capfd):
     """An index out of range fails that call as BadInput; the session stays good."""
-    graph = helper.make_graph(
-        [helper.make_node("Gather", ["table", "index"], ["value"])],
-        "lookup",
-        [helper.make_tensor_value_info("index", TensorProto.INT64, ["rows"])],
-        [helper.make_tensor_value_info("value", TensorProto.FLOAT, ["rows"])],
-        [helper.make_tensor("table", TensorProto.FLOAT, [2], [10.0, 20.0])],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    session = Session(model.SerializeToString(), threads=1)
+    table = helper.make_tensor("table", TensorProto.FLOAT, [2], [10.0, 20.0])
+    gather = helper.make_node("Gather", ["table", "index"], ["value"])
+    session = model(gather, [("index", TensorProto.INT64, ["rows"])], "value", table)
     with pytest.raises(BadInput, match="could not compute"):
         session.run({"index": np.array([7])})
     assert session.run({"index": np.array([1])})["value"].tolist() == [20.0]
+
+
+def test_a_refusal_tells_no_place_in_onnxruntimes_source():
+    """Shapes that don't go together are refused in its words, but not with the path of the line that found it."""
+    two = [(name, TensorProto.FLOAT, ["rows", "columns"]) for name in "ab"]
+    for kind, fields in (("Add", {}), ("MatMul", {}), ("Concat", {"axis": 0})):
+        session = model(helper.make_node(kind, ["a", "b"], ["sum"], **fields), two, "sum")
+        with pytest.raises(BadInput, match=f"running {kind} node") as refusal:
+            session.run({"a": np.ones((2, 3), np.float32), "b": np.ones((2, 2), np.float32)})
+        assert not re.search(r"\.(h|cc):\d|_src/", str(refusal.value))
+
+
+def test_want_of_memory_is_not_the_callers_fault():
+    """However it comes about: nobody is told that no retry will mend it."""
+    session = model(helper.make_node("ConstantOfShape", ["shape"], ["ones"]), [("shape", 7, ["sizes"])], "ones")
+    with pytest.raises(MemoryError, match="allocate"):
+        session.run({"shape": np.array([10**6, 10**6, 1000])})  # more than there are addresses
+    assert session.run({"shape": np.array([2])})["ones"].shape == (2,)
 
 
 def test_warming_up_runs_every_size():

@@ -97,6 +97,38 @@ def test_a_message_far_over_the_limit_is_never_received(channel):
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+def told(rig):
+    """The calls counted, by method and code."""
+    [family] = [metric for metric in rig.telemetry.collect() if metric.name == "calotype_requests"]
+    return {(s.labels["method"], s.labels["code"]): s.value for s in family.samples if s.name.endswith("_total")}
+
+
+def test_calls_that_bring_no_message_are_counted_by_what_their_callers_got():
+    """Too large for gRPC, none sent, the deadline past, and hung up; grpc.aio tells its handlers of none of them."""
+    hold = threading.Event()
+
+    def nothing():
+        hold.wait(20)
+        yield from ()
+
+    with served(two_models(), "core", max_message_bytes=4096) as rig, grpc.insecure_channel(rig.address) as channel:
+        classify = channel.stream_unary("/calotype.v1.PredictionService/Classify")
+        with pytest.raises(grpc.RpcError):
+            classify(iter([bytes(20_000_000)]), timeout=20)
+        with pytest.raises(grpc.RpcError):
+            classify(iter(()), timeout=20)
+        with pytest.raises(grpc.RpcError) as caught:
+            classify(nothing(), timeout=0.2)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        wait_until(lambda: len(told(rig)) == 3)
+        call = classify.future(nothing(), timeout=20)
+        wait_until(lambda: rig.transport._calls)
+        call.cancel()
+        codes = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "CANCELLED")
+        wait_until(lambda: told(rig) == {("Classify", code): 1.0 for code in codes})
+        hold.set()
+
+
 def test_an_answer_over_the_limit_is_refused(form):
     """The caller learns that it was too much, and the server goes on."""
     registry = two_models()
@@ -119,12 +151,13 @@ def test_an_answer_over_the_limit_is_refused(form):
     assert 'code="RESOURCE_EXHAUSTED",method="StreamClassify"' in written
 
 
-def test_an_unknown_method_is_unimplemented(channel):
-    """In a known service or not."""
+def test_an_unknown_method_is_unimplemented(rig, channel):
+    """In a known service or not; they are counted under one name, whatever they are called."""
     for path in ("/calotype.v1.PredictionService/Guess", "/nobody.Knows/It", "/"):
         with pytest.raises(grpc.RpcError) as caught:
             channel.unary_unary(path)(b"", timeout=10)
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    wait_until(lambda: told(rig) == {("unknown", "UNIMPLEMENTED"): 3.0})
 
 
 def test_a_call_without_a_message_is_ended():
