@@ -88,10 +88,8 @@ class UnaryCall:
     def _brought_nothing(self, event: Any, *, refused: bool) -> None:
         """Sign out by what the caller got; it may not have waited for what was sent."""
         call = self._call
-        if refused:
-            status = _NOT_TAKEN
-        else:
-            status = hung_up(call) if completion.was_cancelled(event) else _NO_MESSAGE
+        gone = hung_up(call) if completion.was_cancelled(event) else _NO_MESSAGE
+        status = _NOT_TAKEN if refused else gone
         self._desk.finished(call, status)
 
     def listen(self) -> None:
