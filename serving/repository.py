@@ -150,6 +150,28 @@ def scan(models: Path) -> Scan:
     return Scan(models=found, ignored=tuple(ignored))
 
 
+def hint(models: Path) -> str:
+    """What a folder without a single version was most likely meant to be, a sentence; empty: no idea."""
+    if _holds_version(models):
+        around = models.absolute().parent
+        return f"{models} is the folder of one model; the repository is the folder that it is in: {around}."
+    inner = models / "models"
+    try:
+        is_repository = any(_holds_version(inner / name) for name in _folders(os.fspath(inner)))
+    except OSError:
+        is_repository = False
+    return f"{inner} looks like the repository." if is_repository else ""
+
+
+def _holds_version(path: Path) -> bool:
+    """Whether a folder is a model's, with a model.onnx in one of its versions."""
+    try:
+        folders = _folders(os.fspath(path))
+    except OSError:
+        return False
+    return any(bundles.version_number(name) and (path / name / bundles.MODEL).is_file() for name in folders)
+
+
 def changes(before: Scan, after: Scan) -> Changes:
     """What is new, gone or touched between two looks; the first look is compared with `EMPTY`."""
     old, new = before.usable, after.usable
