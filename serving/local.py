@@ -35,6 +35,7 @@ class LocalModel:
     Raises:
         BadRepository: `models` is no folder.
         ModelNotFound: no such model or version, or none that its `config.pbtxt` has served.
+        BadInput: it is plain ONNX, of which nobody knows what its numbers mean.
         BadConfig: that file can't be read.
         BadBundle: the version is damaged; for 0: every version is, and this is what is wrong with the newest.
     """
@@ -83,13 +84,16 @@ def _candidates(models: Path, name: str, version: int) -> list[Version]:
     if not models.is_dir():
         raise BadRepository(f"{models} is no model repository: it is not a folder.")
     model = repository.scan(models).models.get(name)
-    bundles = [] if model is None else [each for each in model.usable if each.kind == "bundle"]
-    if model is None or not bundles:
+    if model is None or not model.usable:
         raise ModelNotFound(f"{models} has no model {name!r}.")
+    if version and all(each.number != version for each in model.usable):
+        raise ModelNotFound(f"{models} has no model {name!r} version {version}.")
+    wanted = [each for each in model.usable if version in (0, each.number)]
+    bundles = [each for each in wanted if each.kind == "bundle"]
+    if not bundles:
+        raise bundle_files.plain(name, wanted[-1].number)
     if version:
-        if all(each.number != version for each in bundles):
-            raise ModelNotFound(f"{models} has no model {name!r} version {version}.")
-        return [each for each in bundles if each.number == version]
+        return bundles
     only = _served(model)
     chosen = [each for each in bundles if only is None or each.number in only]
     if not chosen:
