@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from serving.loading import Loaded
-    from serving.repository import Model, Version
+    from serving.repository import Version
 
 _BATCH_IMAGES = 32
 
@@ -94,7 +94,7 @@ def _candidates(models: Path, name: str, version: int) -> list[Version]:
         raise bundle_files.plain(name, wanted[-1].number)
     if version:
         return bundles
-    only = _served(model)
+    only = repository.wanted(model)
     chosen = [each for each in bundles if only is None or each.number in only]
     if not chosen:
         raise ModelNotFound(
@@ -102,27 +102,6 @@ def _candidates(models: Path, name: str, version: int) -> list[Version]:
             f"{', '.join(map(str, sorted(only or ())))}: choose one by --version."
         )
     return chosen[::-1]
-
-
-def _served(model: Model) -> frozenset[int] | None:
-    """The numbers that the model's `config.pbtxt` has served; None: any.
-
-    Only where one speaks of versions, which those that publishing writes don't: to read it takes protobuf.
-    """
-    if model.config is None or "version_policy" not in model.config:
-        return None
-    try:
-        from serving import model_config  # noqa: PLC0415 - see above
-    except ModuleNotFoundError as error:
-        raise BadInput(
-            f"{model.path / bundle_files.CONFIG} says which versions are served, and to read it needs {error.name}: "
-            "pip install 'calotype[serving]', or choose one by --version."
-        ) from error
-    from serving.row_queue import BatchLimits  # noqa: PLC0415
-
-    default = model_config.Tuning(limits=BatchLimits())
-    where = str(model.path / bundle_files.CONFIG)
-    return model_config.read(model.config, default, model=model.name, where=where).policy.only
 
 
 def _load(candidates: Sequence[Version]) -> tuple[Version, Loaded, tuple[str, ...]]:

@@ -172,6 +172,31 @@ def _holds_version(path: Path) -> bool:
     return any(bundles.version_number(name) and (path / name / bundles.MODEL).is_file() for name in folders)
 
 
+def wanted(model: Model) -> frozenset[int] | None:
+    """The numbers that the model's `config.pbtxt` has served; None: any.
+
+    Only where one speaks of versions, which those that publishing writes don't: to read it takes protobuf.
+
+    Raises:
+        BadConfig: that file can't be read.
+        BadInput: protobuf isn't installed.
+    """
+    if model.config is None or "version_policy" not in model.config:
+        return None
+    try:
+        from serving import model_config  # noqa: PLC0415 - see above
+    except ModuleNotFoundError as error:
+        raise BadInput(
+            f"{model.path / bundles.CONFIG} says which versions are served, and to read it needs {error.name}: "
+            "pip install 'calotype[serving]', or choose one by --version."
+        ) from error
+    from serving.row_queue import BatchLimits  # noqa: PLC0415
+
+    default = model_config.Tuning(limits=BatchLimits())
+    where = str(model.path / bundles.CONFIG)
+    return model_config.read(model.config, default, model=model.name, where=where).policy.only
+
+
 def changes(before: Scan, after: Scan) -> Changes:
     """What is new, gone or touched between two looks; the first look is compared with `EMPTY`."""
     old, new = before.usable, after.usable
