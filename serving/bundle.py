@@ -89,6 +89,14 @@ def numbered(folder: Path) -> list[tuple[int, Path]]:
     return sorted((number, path) for number, path in found if number is not None)
 
 
+def plain(name: str, number: int) -> BadInput:
+    """Why a version that is a model.onnx alone answers no images, for whoever sent some."""
+    return BadInput(
+        f"Model {name!r} version {number} is plain ONNX without a bundle.json: it answers "
+        "inference.GRPCInferenceService/ModelInfer only."
+    )
+
+
 def read(folder: Path) -> Bundle:
     """The bundle in a version folder. Its model file is looked for, not read: that is for `verify`.
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from serving import bundle as bundles
 from serving import logs, model_config, plan, repository
 from serving.batcher import Batcher
+from serving.doubts import Doubts, looks_at_rest
 from serving.errors import BadRepository, CalotypeError, Draining
 from serving.priority import step_back
 from serving.served import Served
@@ -50,7 +51,8 @@ class Keeper:
     """
 
     # Mutable: `_watchers` (under `_lock`), `_orders`, the thread's inbox; the thread's alone: `_tunings` (name -> what
-    # its configuration said at the last look), `_seen` (what the files of each version were at the last look).
+    # its configuration said at the last look), `_seen` (what the files of each version were at the last look) and
+    # `_doubts`.
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class Keeper:
         self._watchers: list[Callable[[str, bool], None]] = []
         self._tunings: dict[str, tuple[str | None, Tuning | str]] = {}
         self._seen: dict[tuple[str, int], Stamp] = {}
+        self._doubts = Doubts(looks_at_rest(poll_seconds))
         self._orders: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self.looked = threading.Event()
         self.stopped = threading.Event()
@@ -140,6 +143,8 @@ class Keeper:
                 return
             try:
                 self._settle(scan, name)
+                # What is there at the start is taken as it is: who starts a server wants to know at once.
+                self._judge(scan, name, at_once=not self.looked.is_set())
             except Exception:
                 log.exception("model_failed", extra={"fields": {"model": name}})
         self._seen = {key: version.files for key, version in scan.usable.items()}
@@ -152,8 +157,10 @@ class Keeper:
             raise self._shelf.absent(name)
         self._shelf.want(name, loaded=True)
         self._shelf.forgive(name)
+        self._doubts.drop(name)
         self._seen |= {key: version.files for key, version in scan.usable.items() if key[0] == name}  # they say so
         self._settle(scan, name)
+        self._judge(scan, name, at_once=True)
         if not self._shelf.loaded(name):
             raise self._shelf.absent(name)
 
@@ -164,6 +171,7 @@ class Keeper:
         if not self._shelf.knows(name):
             raise self._shelf.absent(name)
         self._shelf.want(name, loaded=False)
+        self._doubts.drop(name)
         self._keep_only(name, set())
 
     # ---- the thread's own -----------------------------------------------------------------------
@@ -195,8 +203,8 @@ class Keeper:
             log.exception("poll_failed")
 
     def _note(self, scan: Scan) -> None:
-        gone = self._shelf.note({name: tuple(v.number for v in model.versions) for name, model in scan.models.items()})
-        for name, version in gone:
+        on_disk = {name: tuple(v.number for v in model.versions) for name, model in scan.models.items()}
+        for name, version in self._shelf.note(on_disk) + self._doubts.note(on_disk):
             self._telemetry.forget(model=name, version=version)
 
     def _settle(self, scan: Scan, name: str) -> None:
@@ -205,7 +213,9 @@ class Keeper:
         tuning = self._tuning if model is None else self._tuning_of(model)
         decision = self._decide(model, name, tuning)
         for version, reason in decision.broken:
-            self._fail(version, plan.stamp(scan.models[name], version), reason)
+            # A configuration is one file, written at once: it is no half of anything.
+            report = self._fail if isinstance(tuning, str) else self._doubts.add
+            report(version, plan.stamp(scan.models[name], version), reason)
         kept: set[int] = set()
         for step in decision.steps:
             if len(kept) == decision.most:
@@ -214,17 +224,28 @@ class Keeper:
                 kept.add(step.version.number)
         self._keep_only(name, kept)
 
+    def _judge(self, scan: Scan, name: str, *, at_once: bool) -> None:
+        """Report what has failed of one model; what may be half of a copy has not, until it rests."""
+        model = scan.models.get(name)
+        if model is None:
+            return
+        for version, doubt in self._doubts.failed(model, at_once=at_once):
+            self._fail(version, doubt.stamp, doubt.reason)
+        for number, reason in self._doubts.untold(name):
+            logs.event(log, "not_whole_yet", model=name, version=number, reason=reason)
+
     def _decide(self, model: Model | None, name: str, tuning: Tuning | str) -> Decision:
         available = self._shelf.loaded(name)
         loaded = {number: served.stamp for number, served in available.items()}
-        failed, unloaded = self._shelf.failed(name), self._shelf.unwanted(name)
+        doubted, unloaded = self._doubts.stamps(name), self._shelf.unwanted(name)
+        failed = self._shelf.failed(name) | doubted
         if isinstance(tuning, str) and model is not None and not unloaded:
             return plan.hold(model, tuning, loaded=loaded, failed=failed)
         policy = self._tuning.policy if isinstance(tuning, str) else tuning.policy
         settling: frozenset[int] = frozenset()
         if model is not None:
             has_bundle = any(served.bundle is not None for served in available.values())
-            settling = plan.settling(model, self._seen, has_bundle=has_bundle)
+            settling = plan.settling(model, self._seen, has_bundle=has_bundle, doubted=doubted)
         return plan.decide(model, policy=policy, loaded=loaded, failed=failed, unloaded=unloaded, settling=settling)
 
     def _tuning_of(self, model: Model) -> Tuning | str:
@@ -252,10 +273,11 @@ class Keeper:
             return True
         if step.held and not step.load and self._shelf.loaded(model.name)[step.version.number].stamp == stamp:
             self._shelf.forgive(model.name, step.version.number)  # back to what is loaded
+            self._doubts.drop(model.name, step.version.number)
         return step.held
 
     def _try(self, version: Version, stamp: Stamp, tuning: Tuning) -> bool:
-        """Load one version and let it take calls; False, and reported, if it doesn't load."""
+        """Load one version and let it take calls; False, and in doubt, if it doesn't load."""
         served = Served(name=version.name, number=version.number, stamp=stamp, tuning=tuning)
         self._move(served, "Start")
         self._move(served, "Loading")
@@ -264,9 +286,12 @@ class Keeper:
             loaded = self._load(version, tuning)
         except Exception as error:  # noqa: BLE001 - one bad model never stops the poll
             self._shelf.give_up(served)
+            if self._shelf.move(served, "End"):  # no older state of it goes on
+                self._telemetry.model_state(model=version.name, version=version.number, state="End")
             unforeseen = not isinstance(error, CalotypeError)
-            self._fail(version, stamp, f"{type(error).__name__}: {error}" if unforeseen else str(error))
+            self._doubts.add(version, stamp, f"{type(error).__name__}: {error}" if unforeseen else str(error))
             return False
+        self._doubts.drop(version.name, version.number)
         limits = replace(tuning.limits, joins=tuning.limits.joins and loaded.joins)
         tuned = replace(tuning, limits=limits, executors=tuning.executors or loaded.executors)
         served.begin(loaded, tuned, self._batcher(served, loaded, tuned))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from serving.loading import Loaded
-    from serving.repository import Model, Version
+    from serving.repository import Version
 
 _BATCH_IMAGES = 32
 
@@ -35,6 +35,7 @@ class LocalModel:
     Raises:
         BadRepository: `models` is no folder.
         ModelNotFound: no such model or version, or none that its `config.pbtxt` has served.
+        BadInput: it is plain ONNX, of which nobody knows what its numbers mean.
         BadConfig: that file can't be read.
         BadBundle: the version is damaged; for 0: every version is, and this is what is wrong with the newest.
     """
@@ -83,14 +84,17 @@ def _candidates(models: Path, name: str, version: int) -> list[Version]:
     if not models.is_dir():
         raise BadRepository(f"{models} is no model repository: it is not a folder.")
     model = repository.scan(models).models.get(name)
-    bundles = [] if model is None else [each for each in model.usable if each.kind == "bundle"]
-    if model is None or not bundles:
+    if model is None or not model.usable:
         raise ModelNotFound(f"{models} has no model {name!r}.")
+    if version and all(each.number != version for each in model.usable):
+        raise ModelNotFound(f"{models} has no model {name!r} version {version}.")
+    wanted = [each for each in model.usable if version in (0, each.number)]
+    bundles = [each for each in wanted if each.kind == "bundle"]
+    if not bundles:
+        raise bundle_files.plain(name, wanted[-1].number)
     if version:
-        if all(each.number != version for each in bundles):
-            raise ModelNotFound(f"{models} has no model {name!r} version {version}.")
-        return [each for each in bundles if each.number == version]
-    only = _served(model)
+        return bundles
+    only = repository.wanted(model)
     chosen = [each for each in bundles if only is None or each.number in only]
     if not chosen:
         raise ModelNotFound(
@@ -98,27 +102,6 @@ def _candidates(models: Path, name: str, version: int) -> list[Version]:
             f"{', '.join(map(str, sorted(only or ())))}: choose one by --version."
         )
     return chosen[::-1]
-
-
-def _served(model: Model) -> frozenset[int] | None:
-    """The numbers that the model's `config.pbtxt` has served; None: any.
-
-    Only where one speaks of versions, which those that publishing writes don't: to read it takes protobuf.
-    """
-    if model.config is None or "version_policy" not in model.config:
-        return None
-    try:
-        from serving import model_config  # noqa: PLC0415 - see above
-    except ModuleNotFoundError as error:
-        raise BadInput(
-            f"{model.path / bundle_files.CONFIG} says which versions are served, and to read it needs {error.name}: "
-            "pip install 'calotype[serving]', or choose one by --version."
-        ) from error
-    from serving.row_queue import BatchLimits  # noqa: PLC0415
-
-    default = model_config.Tuning(limits=BatchLimits())
-    where = str(model.path / bundle_files.CONFIG)
-    return model_config.read(model.config, default, model=model.name, where=where).policy.only
 
 
 def _load(candidates: Sequence[Version]) -> tuple[Version, Loaded, tuple[str, ...]]:

@@ -102,7 +102,7 @@ def read(text: str, default: Tuning, *, model: str, where: str) -> Tuning:
         BadConfig: no configuration, or values that can't be; the sentence names file and line.
     """
     try:
-        config = text_format.Parse(text, v2.ModelConfig(), allow_unknown_field=True)
+        config = text_format.Parse(_skippable(text), v2.ModelConfig(), allow_unknown_field=True)
         lines = _lines(text)
     except text_format.ParseError as error:
         reason = re.sub(r"^\d+:\d+ : ", "", str(error))
@@ -201,6 +201,29 @@ def _inside(path: str, groups: list[str]) -> bool:
     return any(path.startswith(group + ".") for group in groups)
 
 
+def _skippable(text: str) -> str:
+    """The same configuration, line by line, as protobuf's Python skips it in a field that it doesn't know.
+
+    There it takes a list of messages, or of nothing, only after a colon, and a minus only right before its number.
+    """
+    words = [match for match in _TOKEN.finditer(text) if match["blank"] is None]
+    lists = {
+        word.start()
+        for before, word, after in zip(words, words[1:], words[2:], strict=False)
+        if word[0] == "[" and after[0] in ("{", "<", "]") and (before[0] == "]" or before[0][0].isidentifier())
+    }
+    written, minus = [], ""
+    for match in _TOKEN.finditer(text):
+        if match[0] == "-":
+            minus += "-"
+        elif match["blank"] is not None:
+            written.append(match[0])
+        else:
+            written.append(minus + (":" if match.start() in lists else "") + match[0])
+            minus = ""
+    return "".join(written) + minus
+
+
 def _lines(text: str) -> dict[str, int]:
     """Every field that a configuration sets, as `field.in.field`, and the line where it is first set.
 
@@ -227,6 +250,8 @@ def _fields(tokens: list[tuple[str, int]], prefix: str, found: dict[str, int]) -
             return
         if word in ",;":
             continue
+        while word[0] == "[" and word[-1] != "]":  # the name of an extension, or of what an Any holds
+            word += tokens.pop()[0]
         found.setdefault(prefix + word, line)
         if tokens and tokens[-1][0] == ":":
             tokens.pop()

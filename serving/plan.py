@@ -53,24 +53,29 @@ def stamp(model: Model, version: Version) -> Stamp:
     return (version.files, model.config, model.reason)
 
 
-def settling(model: Model, seen: Mapping[tuple[str, int], Stamp], *, has_bundle: bool) -> frozenset[int]:
-    """The plain versions that are not to replace a bundle of the same model yet, as they may be half a copy of one.
+def settling(
+    model: Model, seen: Mapping[tuple[str, int], Stamp], *, has_bundle: bool, doubted: Collection[int] = ()
+) -> frozenset[int]:
+    """The versions that are not to be tried yet, as they may be half of a copy.
 
     Where bundles live, a lone model.onnx is most likely the first file of the next one; it is taken at its word only
-    when it was the same at two looks.
+    when it was the same at two looks. So is whatever didn't load at the look before, and has changed since.
 
     Args:
         model: as found on disk.
-        seen: name and number -> the files of a version at the look before.
+        seen: name and number -> the files of a version at the look before, if it could be tried then.
         has_bundle: whether a bundle of this model is loaded.
+        doubted: the versions that didn't load, and haven't rested since.
     """
-    if not has_bundle and all(version.kind != "bundle" for version in model.versions):
-        return frozenset()
-    return frozenset(
-        version.number
-        for version in model.versions
-        if version.kind == "plain" and seen.get((model.name, version.number)) != version.files
-    )
+    bundles_live = has_bundle or any(version.kind == "bundle" for version in model.versions)
+    found = set()
+    for version in model.versions:
+        before = seen.get((model.name, version.number))
+        first_of_many = bundles_live and version.kind == "plain"
+        goes_on = version.number in doubted and before is not None
+        if (first_of_many or goes_on) and before != version.files:
+            found.add(version.number)
+    return frozenset(found)
 
 
 def decide(

@@ -150,6 +150,53 @@ def scan(models: Path) -> Scan:
     return Scan(models=found, ignored=tuple(ignored))
 
 
+def hint(models: Path) -> str:
+    """What a folder without a single version was most likely meant to be, a sentence; empty: no idea."""
+    if _holds_version(models):
+        around = models.absolute().parent
+        return f"{models} is the folder of one model; the repository is the folder that it is in: {around}."
+    inner = models / "models"
+    try:
+        is_repository = any(_holds_version(inner / name) for name in _folders(os.fspath(inner)))
+    except OSError:
+        is_repository = False
+    return f"{inner} looks like the repository." if is_repository else ""
+
+
+def _holds_version(path: Path) -> bool:
+    """Whether a folder is a model's, with a model.onnx in one of its versions."""
+    try:
+        folders = _folders(os.fspath(path))
+    except OSError:
+        return False
+    return any(bundles.version_number(name) and (path / name / bundles.MODEL).is_file() for name in folders)
+
+
+def wanted(model: Model) -> frozenset[int] | None:
+    """The numbers that the model's `config.pbtxt` has served; None: any.
+
+    Only where one speaks of versions, which those that publishing writes don't: to read it takes protobuf.
+
+    Raises:
+        BadConfig: that file can't be read.
+        BadInput: protobuf isn't installed.
+    """
+    if model.config is None or "version_policy" not in model.config:
+        return None
+    try:
+        from serving import model_config  # noqa: PLC0415 - see above
+    except ModuleNotFoundError as error:
+        raise BadInput(
+            f"{model.path / bundles.CONFIG} says which versions are served, and to read it needs {error.name}: "
+            "pip install 'calotype[serving]', or choose one by --version."
+        ) from error
+    from serving.row_queue import BatchLimits  # noqa: PLC0415
+
+    default = model_config.Tuning(limits=BatchLimits())
+    where = str(model.path / bundles.CONFIG)
+    return model_config.read(model.config, default, model=model.name, where=where).policy.only
+
+
 def changes(before: Scan, after: Scan) -> Changes:
     """What is new, gone or touched between two looks; the first look is compared with `EMPTY`."""
     old, new = before.usable, after.usable

@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
-from serving import front, loading, logs, tracer
+from serving import front, loading, logs, repository, tracer
 from serving.authorization import Tokens, guarded
 from serving.decoder import Decoder
 from serving.errors import BadRepository, Draining
@@ -31,6 +31,7 @@ from serving.shared import SharedRegistry, SharedTelemetry
 from serving.telemetry import Telemetry
 from serving.transport import choose
 from serving.transport.face import Options
+from serving.urls import without_secrets
 from serving.vitals import Vitals
 
 if TYPE_CHECKING:
@@ -191,8 +192,21 @@ class Server:
         """
         while not self._asked_to_stop():
             if self.registry.wait_ready(_LOOK_SECONDS):
-                return not self._asked_to_stop()
+                if self._asked_to_stop():
+                    return False
+                self._say_what_is_served()
+                return True
         return False
+
+    def _say_what_is_served(self) -> None:
+        """One line of the log; whoever named the wrong folder reads in it that nothing is."""
+        url, folder = self._settings.models_url, self._settings.models
+        served = [status for status in self.registry.models() if status.state == "Available"]
+        fields: dict[str, object] = {"models": len({status.name for status in served}), "versions": len(served)}
+        fields["repository"] = folder if url is None else without_secrets(url)
+        if not served and url is None and (hint := repository.hint(folder)):
+            fields["hint"] = hint
+        logs.event(log, "repository_served", level=logging.INFO if served else logging.WARNING, **fields)
 
     def shared_registry(self) -> SharedRegistry:
         """The registry of a worker."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from serving import bundle as bundles
 from serving import codec
 from serving.calls import Answer, Call, Encoded, Method, Status, answered
 from serving.decoder import Rows
@@ -287,10 +288,7 @@ def _bundle(handle: Handle, task: str) -> Bundle:
     """The handle's bundle, if it is of the task."""
     bundle = handle.bundle
     if bundle is None:
-        raise BadInput(
-            f"Model {handle.name!r} version {handle.version} is plain ONNX without a bundle.json: it answers "
-            "inference.GRPCInferenceService/ModelInfer only."
-        )
+        raise bundles.plain(handle.name, handle.version)
     if bundle.task != task:
         raise BadInput(
             f"Model {handle.name!r} version {handle.version} is of task {bundle.task!r}, not {task!r}: "

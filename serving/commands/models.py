@@ -16,7 +16,7 @@ from serving.urls import is_url, without_secrets
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from serving.repository import Scan, Version
+    from serving.repository import Model, Scan, Version
 
 _MODELS = click.option(
     "--models",
@@ -38,13 +38,17 @@ def command() -> None:
 @_MODELS
 @_JSON
 def list_models(name: str | None, place: str | None, *, as_json: bool) -> None:
-    """Every model with its versions, newest last, and which one serves."""
+    """Every model with its versions, newest last, and which one a server would take.
+
+    No model is loaded here, and no file compared with its checksum: that is `calotype models verify`.
+    """
     models = _repository(place, name)
     scan = _scan(models, name)
+    taken = {model.name: _taken(model, models) for model in scan.models.values()}
     rows = [
         {
             "name": model.name,
-            "serving": model.newest.number if model.newest else None,
+            "serving": taken[model.name],
             "versions": [_row(version, models) for version in model.versions],
         }
         for model in scan.models.values()
@@ -53,11 +57,13 @@ def list_models(name: str | None, place: str | None, *, as_json: bool) -> None:
         _print_json({"repository": models.shown, "models": rows})
         return
     cells = [
-        (model.name, str(version.number), *_summary(version, models, serving=version == model.newest))
+        (model.name, str(version.number), *_summary(version, models, taken=version.number == taken[model.name]))
         for model in scan.models.values()
         for version in model.versions
     ]
     _print_table(("model", "version", "kind", "task", "remark"), cells)
+    if cells:
+        click.echo("Whether a server can load what it would take, `calotype models verify` tells.", err=True)
 
 
 @command.command("show")
@@ -218,9 +224,25 @@ def _row(version: Version, models: _Repository) -> dict[str, Any]:
     return {**row, "reason": models.told(version.reason) or None}
 
 
-def _summary(version: Version, models: _Repository, *, serving: bool) -> tuple[str, str, str]:
+def _taken(model: Model, models: _Repository) -> int | None:
+    """The number of the version that a server would take for a call of version 0, if it loads."""
+    from serving import repository
+    from serving.errors import CalotypeError
+
+    try:
+        if model.reason:
+            raise BadInput(model.reason)
+        only = repository.wanted(model)
+    except CalotypeError as error:  # a server would take none
+        click.echo(models.told(str(error)), err=True)
+        return None
+    numbers = [version.number for version in model.usable if only is None or version.number in only]
+    return numbers[-1] if numbers else None
+
+
+def _summary(version: Version, models: _Repository, *, taken: bool) -> tuple[str, str, str]:
     row = _row(version, models)
-    return row["kind"], row["task"] or "-", row["reason"] or ("serves" if serving else "")
+    return row["kind"], row["task"] or "-", row["reason"] or ("a server takes it" if taken else "")
 
 
 def _short(value: object) -> str:

@@ -58,6 +58,52 @@ def test_everything_that_is_honoured_is_read_and_everything_else_is_named_once()
     )
 
 
+# As examples of Triton's write what this server has no field for: lists of messages without a colon.
+EXAMPLES = """
+name: "m" platform: "onnxruntime_onnx" max_batch_size: 8
+model_warmup [ { # the first call is slow
+  name: "ones [ {" batch_size: 1
+  inputs { key: "INPUT0" value: { data_type: TYPE_FP32 dims: [ 3, 224, 224 ] zero_data: true } }
+}, { name: "random" batch_size: 8 inputs [ { key: "INPUT0" value { random_data: true dims: [ - 1 ] } } ] } ]
+parameters [ { key: "enable_mem_arena" value { string_value: "0" } }, { key: "]" value: { string_value: '}' } } ]
+batch_input [ { kind: BATCH_ACCUMULATED_ELEMENT_COUNT target_name: "N" data_type: TYPE_FP32 source_input: "INPUT0" } ]
+optimization { execution_accelerators {
+  gpu_execution_accelerator [ < name: "tensorrt" parameters [ { key: "precision_mode" value: "FP16" } ] > ]
+  cpu_execution_accelerator # none
+  [ { name: "openvino" } ]
+} }
+batch_output []
+model_repository_agents { agents [ { name: "checksum" [a.b.c/d.e] { } [f.g] [ { } ] } ] }
+version_policy { all { } }
+"""
+
+
+def test_lists_of_messages_without_a_colon_are_skipped_and_named():
+    tuning = said(EXAMPLES)
+    assert (tuning.limits.max_batch_rows, tuning.policy) == (8, VersionPolicy(ALL_VERSIONS))
+    named = "model_warmup parameters batch_input optimization batch_output model_repository_agents"
+    assert tuning.ignored == tuple(named.split())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        " [ { a: 1 }, < b: 2 > ]", ": [ { a: 1 }, < b: 2 > ]", " < a: 1 >", ": < a: 1 >", " { }", ": { }", "[]", ": []",
+        " [{},{}];", ": 'a' \"b\"", ": [ 'a[{' \"]\", 'b' ]", ": [ -1, - 2.5, -inf ]", ": - # minus\n 5", ": -nan",
+        ": 0x1F", " # [\n[ # {\n{ } # ,\n, { } ]", " { y [ { z [ < w: [1, 2] > ] } ] }",
+        " { [a.b] { c: 1 } [d.e.f/g]: { } [h] [ { } ] }",
+    ],
+)  # fmt: skip
+def test_an_unknown_field_is_skipped_in_every_form_that_there_is(value):
+    tuning = said(f"of_next_year{value} max_batch_size: 7")
+    assert (tuning.ignored, tuning.limits.max_batch_rows) == (("of_next_year",), 7)
+
+
+def test_the_line_of_what_cannot_be_is_right_after_what_was_skipped():
+    with pytest.raises(BadConfig, match="line 4"):
+        said("x [ {\n} ] y: -\n 5\nmax_batch_size: -1")
+
+
 def test_what_it_does_not_say_is_as_the_server_says():
     assert said("") == DEFAULT
     assert said("dynamic_batching { default_queue_policy { } }").limits == DEFAULT.limits

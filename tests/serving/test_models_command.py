@@ -47,7 +47,28 @@ def test_tables_go_to_stderr(models):
     """Stdout carries results for programs; a table is for people."""
     result = _run("list", "--models", models)
     assert result.stdout == ""
-    assert "digits-ae  1        bundle  reconstruct  serves" in result.stderr
+    assert "digits-ae  1        bundle  reconstruct  a server takes it" in result.stderr
+    assert result.stderr.splitlines()[-1].endswith("`calotype models verify` tells.")
+
+
+@pytest.mark.parametrize(
+    ("config", "taken", "words"),
+    [
+        ("version_policy { specific { versions: [ 1, 7 ] } }", 1, ""),
+        ("version_policy { specific { versions: 7 } }", None, ""),
+        ("version_policy { all { } }", 2, ""),
+        ("version_policy {", None, "config.pbtxt, line 1"),
+    ],
+)
+def test_list_tells_what_the_configuration_has_a_server_take(models, config, taken, words):
+    """A newer version that it leaves out is not the one; where it can't be read none is, and the sentence says why."""
+    (models / "digits" / "config.pbtxt").write_text(config)
+    [listed] = _json("list", "digits", "--models", models)["models"]
+    assert listed["serving"] == taken
+    shown = _run("list", "digits", "--models", models).stderr
+    assert words in shown
+    takes = [line.split()[1] for line in shown.splitlines() if line.endswith("a server takes it")]
+    assert takes == ([] if taken is None else [str(taken)])
 
 
 def test_the_workspace_of_the_environment_is_the_default(models, monkeypatch):

@@ -14,7 +14,7 @@ from pyarrow import parquet
 from serving.codec import png
 from serving.commands.predict import command
 from serving.errors import BadBundle, BadInput, BadRepository, ModelNotFound
-from tests.serving.fake_models import LABELS, pixels, publish_classifier, publish_reconstructor
+from tests.serving.fake_models import LABELS, pixels, publish_classifier, publish_reconstructor, write_plain
 from tests.serving.fake_registry import served, two_models
 
 
@@ -156,3 +156,13 @@ def test_wrong_usage_is_one_sentence(models, folder, arguments, error, words):
     written = [argument.format(models=models) for argument in arguments]
     with pytest.raises(error, match=words):
         predict(folder, *written)
+
+
+@pytest.mark.parametrize("arguments", [("--model", "plain"), ("--model", "plain", "--version", 1)])
+def test_a_plain_model_is_told_by_the_servers_sentence(models, folder, arguments):
+    """It is in the repository, and `models list` shows it: that it isn't there would be no answer."""
+    write_plain(models)
+    with pytest.raises(BadInput, match=r"'plain' version 1 is plain ONNX without a bundle.json: .*ModelInfer only"):
+        predict(folder, *arguments, "--models", models)
+    with pytest.raises(ModelNotFound, match="has no model 'plain' version 2"):
+        predict(folder, "--model", "plain", "--version", 2, "--models", models)

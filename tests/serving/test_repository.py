@@ -197,3 +197,14 @@ def test_a_folder_that_may_not_be_read_is_told(tmp_path):
     scan = repository.scan(tmp_path)
     assert list(scan.models) == ["open"]
     assert "closed" in str(scan.ignored)
+
+
+def test_the_wrong_folder_is_recognized(tmp_path):
+    """One step too deep, or one too high; an empty folder is nothing but empty."""
+    models = tmp_path / "workspace" / "models"
+    models.mkdir(parents=True)
+    assert [repository.hint(models), repository.hint(models.parent)] == ["", ""]
+    fake_models.publish_classifier(models)
+    assert repository.hint(models / "digits").endswith(f"the repository is the folder that it is in: {models}.")
+    assert repository.hint(models.parent) == f"{models} looks like the repository."
+    assert repository.hint(tmp_path) == ""

@@ -130,6 +130,19 @@ def test_an_empty_repository_is_ready_and_health_knows_the_models_that_come(serv
     assert health(server, "digits") == health_pb2.HealthCheckResponse.SERVING
 
 
+def test_what_is_served_is_logged_at_the_start_and_a_wrong_folder_with_a_hint(serve, tmp_path, caplog):
+    for _ in range(2):
+        fake_models.publish_classifier(tmp_path)
+    fake_models.write_plain(tmp_path)
+    caplog.set_level("INFO", "calotype.server")
+    serve()
+    serve(models=tmp_path / "digits")
+    right, wrong = [record for record in caplog.records if record.getMessage() == "repository_served"]
+    assert (right.levelname, right.fields) == ("INFO", {"models": 2, "versions": 2, "repository": tmp_path})
+    assert (wrong.levelname, wrong.fields["models"], wrong.fields["versions"]) == ("WARNING", 0, 0)
+    assert wrong.fields["hint"].endswith(f"the repository is the folder that it is in: {tmp_path}.")
+
+
 @pytest.mark.parametrize("port", ["port", "http_port"])
 def test_a_taken_port_is_one_sentence_and_leaves_the_other_free(serve, port):
     with socket.create_server(("127.0.0.1", 0)) as taken:
