@@ -17,6 +17,7 @@ import grpc
 from grpc import StatusCode
 
 from serving import credentials, errors
+from serving.causes import cause
 from serving.parts import Part, split
 from serving.predictions import Answered, Classification, Failure, Reconstruction, Score
 from serving.v1 import prediction_pb2 as v1
@@ -92,7 +93,7 @@ class Client:
         sleep: how to wait between attempts.
 
     Raises:
-        BadSetting: a file can't be read.
+        BadSetting: an address of something else, or a file that can't be read or is not what it should be.
     """
 
     def __init__(
@@ -274,10 +275,14 @@ def retry_after(error: Any, attempt: int, options: Options) -> float | None:
     """Seconds to wait before another attempt; None: there is none.
 
     Only calls for which nothing was computed are retried: UNAVAILABLE ones, and those that a stopping server turned
-    away. The server's own wish goes before the doubling wait, and a negative one means never. Waits are spread, so that
-    refused clients don't come back together.
+    away; not those whose connection no further attempt will mend, as where the server is not trusted. The server's own
+    wish goes before the doubling wait, and a negative one means never. Waits are spread, so that refused clients don't
+    come back together.
     """
     if attempt >= options.attempts or not (error.code() is StatusCode.UNAVAILABLE or _turned_away(error)):
+        return None
+    why = cause(error.details() or "")
+    if why is not None and why.lasting:
         return None
     wait_ms: float = options.backoff_ms * 2 ** (attempt - 1)
     for key, value in error.trailing_metadata() or ():
@@ -296,6 +301,9 @@ def translated(error: Any) -> errors.CalotypeError:
     if _turned_away(error):
         return errors.ModelNotReady("The server stopped before it had read the call: try again.")
     kind = _ERRORS.get(code)
+    why = cause(details) if code is StatusCode.UNAVAILABLE else None
+    if why is not None:
+        return errors.ModelNotReady(f"{why.sentence} (gRPC: {details})")
     return CallFailed(f"{code.name}: {details}") if kind is None else kind(details)
 
 

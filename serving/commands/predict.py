@@ -29,7 +29,7 @@ _FORMATS = (".parquet", ".csv", ".jsonl")
 @click.option("--model", required=True, help="Name of the model.")
 @click.option("--version", type=click.IntRange(min=0), default=0, help="Version; 0 is the one being served.")
 @click.option("--top", "top_k", type=click.IntRange(min=0), default=0, help="Best labels per image; 0 is all.")
-@click.option("--server", metavar="HOST:PORT", help="Predict through this server.")
+@click.option("--server", metavar="HOST:PORT", help="Predict through this server; grpcs://HOST:PORT with TLS.")
 @click.option("--token", envvar="CALOTYPE_TOKEN", help="For a server with --tokens; better in CALOTYPE_TOKEN.")
 @click.option("--ca", type=click.Path(path_type=Path), help="PEM file of who signed the server's certificate: TLS.")
 @click.option("--certificate", type=click.Path(path_type=Path), help="PEM file of the own certificate.")
@@ -120,6 +120,8 @@ def _below(folder: Path) -> Iterator[Path]:
 def _through_server(
     files: Sequence[Path], address: str, access: dict[str, Any], *, model: str, version: int, top_k: int
 ) -> Iterator[Answered]:
+    # What goes wrong is told in one sentence, without the core's own lines. It looks at this when grpc is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         from serving.client import Client
     except ModuleNotFoundError as error:
