@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from serving import credentials
-from serving.client import FORMS, Form, Options, answer, channel_arguments, retry_after, translated
+from serving.client import (
+    Form,
+    Options,
+    answer,
+    channel_arguments,
+    classify_request,
+    reconstruct_request,
+    retry_after,
+    translated,
+)
 from serving.parts import Part, split
 from serving.predictions import Answered
-from serving.v1 import prediction_pb2 as v1
 from serving.v1 import prediction_pb2_grpc as v1_grpc
 
 if TYPE_CHECKING:
@@ -65,14 +73,14 @@ class AsyncClient:
         self, images: Iterable[Image], *, model: str, version: int = 0, top_k: int = 0
     ) -> list[Classification | Failure]:
         """As `Client.classify`."""
-        request = v1.ClassifyRequest(model=model, version=version, top_k=top_k)
+        request = classify_request(model, version, top_k)
         return await self._all(self._stub.Classify, request, images)
 
     async def reconstruct(
         self, images: Iterable[Image], *, model: str, version: int = 0, form: Form = "error"
     ) -> list[Reconstruction | Failure]:
         """As `Client.reconstruct`."""
-        request = v1.ReconstructRequest(model=model, version=version, form=FORMS[form])
+        request = reconstruct_request(model, version, form)
         return await self._all(self._stub.Reconstruct, request, images)
 
     async def _all(self, method: Any, template: Any, images: Iterable[Image]) -> list[Any]:

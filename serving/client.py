@@ -11,6 +11,7 @@ import random
 import time
 from collections import deque
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import grpc
@@ -46,6 +47,7 @@ _ERRORS: dict[StatusCode, type[errors.CalotypeError]] = {
     StatusCode.PERMISSION_DENIED: errors.PermissionDenied,
     StatusCode.UNAVAILABLE: errors.ModelNotReady,
 }
+_MOST_VERSION, _MOST_LABELS = 2**63 - 1, 2**32 - 1
 _PUSHBACK = "grpc-retry-pushback-ms"
 
 # What the core of a stopping server says, in these very words, to a call that comes between its shutting down and the
@@ -134,7 +136,7 @@ class Client:
     def classify(
         self, images: Iterable[Image], *, model: str, version: int = 0, top_k: int = 0
     ) -> list[Classification | Failure]:
-        """The labels of each image, in order; a Failure for each that cannot be read.
+        """The labels of each image, in order; a Failure for each that cannot be read, or has other pixels.
 
         Args:
             images: paths, encoded files, or uint8 pixels [height, width], [height, width, 1 or 3]; or one
@@ -154,7 +156,7 @@ class Client:
     def reconstruct(
         self, images: Iterable[Image], *, model: str, version: int = 0, form: Form = "error"
     ) -> list[Reconstruction | Failure]:
-        """The reconstruction of each image, in order; a Failure for each that cannot be read.
+        """The reconstruction of each image, in order; a Failure for each that cannot be read, or has other pixels.
 
         Args:
             images: as for `classify`.
@@ -174,15 +176,13 @@ class Client:
         self, images: Iterable[Image], *, model: str, version: int = 0, top_k: int = 0
     ) -> Iterator[Answered]:
         """As `classify`, lazily: an answer per request, while `images` is still being read."""
-        request = v1.ClassifyRequest(model=model, version=version, top_k=top_k)
-        return self._pipeline(self._stub.Classify, request, images)
+        return self._pipeline(self._stub.Classify, classify_request(model, version, top_k), images)
 
     def reconstruct_each(
         self, images: Iterable[Image], *, model: str, version: int = 0, form: Form = "error"
     ) -> Iterator[Answered]:
         """As `reconstruct`, lazily: an answer per request, while `images` is still being read."""
-        request = v1.ReconstructRequest(model=model, version=version, form=FORMS[form])
-        return self._pipeline(self._stub.Reconstruct, request, images)
+        return self._pipeline(self._stub.Reconstruct, reconstruct_request(model, version, form), images)
 
     def models(self) -> list[v1.ModelInfo]:
         """What the server has."""
@@ -263,6 +263,30 @@ def channel_arguments(options: Options) -> list[tuple[str, int | str]]:
         ("grpc.max_send_message_length", options.max_message_bytes),
         ("grpc.enable_retries", 0),
     ]
+
+
+def classify_request(model: str, version: int, top_k: int) -> v1.ClassifyRequest:
+    """What all requests of a call have in common.
+
+    Raises:
+        BadInput: a number below 0 or beyond the field.
+    """
+    _check_number("version", version, _MOST_VERSION)
+    _check_number("top_k", top_k, _MOST_LABELS)
+    return v1.ClassifyRequest(model=model, version=version, top_k=top_k)
+
+
+def reconstruct_request(model: str, version: int, form: Form) -> v1.ReconstructRequest:
+    """As `classify_request`; BadInput for a form that there isn't as well."""
+    _check_number("version", version, _MOST_VERSION)
+    if not isinstance(form, str) or form not in FORMS:
+        raise errors.BadInput(f"form must be {', '.join(FORMS)}. Received: {form!r}")
+    return v1.ReconstructRequest(model=model, version=version, form=FORMS[form])
+
+
+def _check_number(name: str, number: Any, most: int) -> None:
+    if not isinstance(number, Integral) or not 0 <= int(number) <= most:
+        raise errors.BadInput(f"{name} must be a whole number from 0 to {most}. Received: {number!r}")
 
 
 def answer(response: Any, part: Part) -> Answered:
