@@ -48,6 +48,11 @@ _ERRORS: dict[StatusCode, type[errors.CalotypeError]] = {
     StatusCode.UNAVAILABLE: errors.ModelNotReady,
 }
 _MOST_VERSION, _MOST_LABELS = 2**63 - 1, 2**32 - 1
+
+# The doubling ends here, so that ten attempts outlast a restart, and a server that is back is asked soon.
+_MOST_BACKOFF_MS = 1000.0
+_MOST_DOUBLINGS = 30  # of hundreds of attempts there would be no such number
+
 _PUSHBACK = "grpc-retry-pushback-ms"
 
 # What the core of a stopping server says, in these very words, to a call that comes between its shutting down and the
@@ -69,7 +74,7 @@ class Options:
         request_bytes: images of a request stop being added above this.
         in_flight: requests under way at once.
         attempts: times that a request is sent while the server answers UNAVAILABLE, or stops.
-        backoff_ms: first wait between attempts when the server names none; doubles each time.
+        backoff_ms: first wait between attempts when the server names none; doubles each time, up to a second.
         max_message_bytes: largest answer taken.
     """
 
@@ -77,7 +82,7 @@ class Options:
     request_images: int = 32
     request_bytes: int = 4 * 1024 * 1024
     in_flight: int = 4
-    attempts: int = 6
+    attempts: int = 10
     backoff_ms: float = 50.0
     max_message_bytes: int = 256 * 1024 * 1024
 
@@ -253,12 +258,12 @@ def channel_arguments(options: Options) -> list[tuple[str, int | str]]:
     """What a channel is told; gRPC's own retries are off, because this client has its own.
 
     Where a name means several servers (a headless service in Kubernetes), calls go round all that answer. One that
-    restarts is found again within seconds; gRPC by itself waits up to two minutes between two tries.
+    restarts is found again within a second; gRPC by itself waits up to two minutes between two tries.
     """
     return [
         ("grpc.lb_policy_name", "round_robin"),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 5_000),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.max_receive_message_length", options.max_message_bytes),
         ("grpc.max_send_message_length", options.max_message_bytes),
         ("grpc.enable_retries", 0),
@@ -308,7 +313,8 @@ def retry_after(error: Any, attempt: int, options: Options) -> float | None:
     why = cause(error.details() or "")
     if why is not None and why.lasting:
         return None
-    wait_ms: float = options.backoff_ms * 2 ** (attempt - 1)
+    doubled_ms = options.backoff_ms * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS)
+    wait_ms = min(doubled_ms, max(_MOST_BACKOFF_MS, options.backoff_ms))
     for key, value in error.trailing_metadata() or ():
         if key == _PUSHBACK:
             if not value.isdigit():
