@@ -55,6 +55,9 @@ _MOST_DOUBLINGS = 30  # of hundreds of attempts there would be no such number
 
 _PUSHBACK = "grpc-retry-pushback-ms"
 
+# A message over the limit, in the words of our servers and of gRPC's core; RESOURCE_EXHAUSTED is more than that.
+_SERVERS_LIMIT, _CORES_LIMIT = "--max-message-bytes", "message larger than max"
+
 # What the core of a stopping server says, in these very words, to a call that comes between its shutting down and the
 # caller's hearing of it: grpc/grpc#41785. A caller's own cancelling has other words, or is no RpcError.
 _TURNED_AWAY = (StatusCode.CANCELLED, "CANCELLED")
@@ -151,7 +154,7 @@ class Client:
             top_k: labels per image; 0 is all.
 
         Raises:
-            CalotypeError: BadInput, ModelNotFound, ModelNotReady (after all attempts) …
+            CalotypeError: BadInput, TooLarge, ModelNotFound, ModelNotReady (after all attempts) …
         """
         results: list[Any] = []
         for answer in self.classify_each(images, model=model, version=version, top_k=top_k):
@@ -170,7 +173,7 @@ class Client:
             form: `error` alone, or the image too as `png`, or as `pixels` (uint8 of the model's size).
 
         Raises:
-            CalotypeError: BadInput, ModelNotFound, ModelNotReady (after all attempts) …
+            CalotypeError: BadInput, TooLarge, ModelNotFound, ModelNotReady (after all attempts) …
         """
         results: list[Any] = []
         for answer in self.reconstruct_each(images, model=model, version=version, form=form):
@@ -330,6 +333,14 @@ def translated(error: Any) -> errors.CalotypeError:
         return CallFailed("The server does not speak calotype.v1: is this the gRPC port of `calotype serve`?")
     if _turned_away(error):
         return errors.ModelNotReady("The server stopped before it had read the call: try again.")
+    if code is StatusCode.RESOURCE_EXHAUSTED:
+        if _SERVERS_LIMIT in details:
+            return errors.TooLarge(details)
+        if _CORES_LIMIT in details:
+            limits = "the server (--max-message-bytes) or this client (Options.max_message_bytes)"
+            return errors.TooLarge(
+                f"A message is larger than {limits} takes: send fewer images in one. (gRPC: {details})"
+            )
     kind = _ERRORS.get(code)
     why = cause(details) if code is StatusCode.UNAVAILABLE else None
     if why is not None:

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from serving.aio_client import AsyncClient
-from serving.client import Client
+from serving.client import Client, Options
 from serving.codec import pixel_block, png
-from serving.errors import BadInput, ModelNotFound, Overloaded
+from serving.errors import BadInput, ModelNotFound, Overloaded, TooLarge
 from serving.images import ImageSpec, fit
 from serving.predictions import Failure
 from serving.v1 import prediction_pb2 as v1
@@ -238,6 +238,29 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(rig, client, wrong,
     with pytest.raises(BadInput, match=words):
         asyncio.run(ask())
     assert client.classify(pixels(1), model="digits", top_k=np.int64(1), version=np.uint8(1))
+
+
+def test_a_message_over_a_limit_is_told_as_such(form):
+    """The server's, in its sentence, for requests and answers; and the client's own."""
+    block = pixels(40)
+    small, large = Options(max_message_bytes=600), Options(request_images=99)
+
+    async def ask(address):
+        async with AsyncClient(address, options=large) as client:
+            await client.classify(block, model="digits")
+
+    with served(two_models(), form, max_message_bytes=1000) as rig:
+        with Client(rig.address, options=large) as client:
+            with pytest.raises(TooLarge, match=r"^A message may have 1000 bytes"):
+                client.classify(block, model="digits")
+            with pytest.raises(TooLarge, match=r"^The answer has .*--max-message-bytes"):
+                client.classify(block[:30], model="digits")
+        with pytest.raises(TooLarge, match=r"^A message may have 1000 bytes"):
+            asyncio.run(ask(rig.address))
+        with Client(rig.address, options=small) as client:
+            for rows in (20, 25):
+                with pytest.raises(TooLarge, match="max_message_bytes"):
+                    client.classify(block[:rows], model="digits")
 
 
 def test_models_are_listed(client):
