@@ -60,7 +60,11 @@ def command(  # noqa: PLR0913  an argument per option
     as_json: bool,
     **access: Any,
 ) -> None:
-    """Predict for image files, or for all files below folders; every row carries its path."""
+    """Predict for image files, or for all files below folders; every row carries its path.
+
+    The exit status is 0 when some images failed (they are counted), 1 when all did or the server can't be reached, and
+    2 when asked for what can't be, such as an unknown model.
+    """
     if (server is None) == (models is None):
         raise BadInput("Give either --server HOST:PORT or --models DIR: where is the model?")
     _check_output(output)
