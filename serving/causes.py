@@ -34,6 +34,12 @@ _CLOSED = Cause(
     False,
 )
 _REFUSED = Cause("Nobody listens there: is the server running, and is this its address?", False)
+# Of the two addresses of localhost the core tells what it tried last, which may be the one where no server was meant.
+_REFUSED_HERE = Cause(
+    "Nobody listens at [::1], one of the two addresses of localhost: is the server running? Where it is at 127.0.0.1, "
+    "call that: what is wrong there, such as TLS, is told then.",
+    False,
+)
 _NO_NAME = Cause("The address names no machine that is known here.", False)
 
 _NEVER_CONNECTED = ("connections to all backends failing", "failed to connect to all addresses", "errors resolving")
@@ -48,6 +54,7 @@ _CAUSES = {
     "Failed parsing HTTP/2": _NO_GRPC,
     "Socket closed": _CLOSED,
     "Connection reset": _CLOSED,
+    "ipv6:%5B::1%5D": _REFUSED_HERE,
     "Connection refused": _REFUSED,
     "Domain name not found": _NO_NAME,
 }

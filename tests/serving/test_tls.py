@@ -15,6 +15,7 @@ import grpc
 import pytest
 
 from serving import logs
+from serving.causes import cause
 from serving.client import Client, Options
 from serving.commands import predict
 from serving.errors import BadSetting, CalotypeError, ModelNotReady
@@ -202,6 +203,16 @@ def test_a_server_that_is_not_there_is_told_as_such():
         port = taken.getsockname()[1]
     with Client(f"127.0.0.1:{port}", options=QUICK) as client, pytest.raises(ModelNotReady, match="Nobody listens"):
         client.models()
+
+
+def test_localhost_hides_nothing():
+    """It is two addresses, and the core tells of the last one alone, whichever that was."""
+    failed = "connections to all backends failing; last error: UNKNOWN: "
+    refused = cause(failed + "ipv6:%5B::1%5D:8001: Failed to connect to remote host: Connection refused")
+    assert "127.0.0.1" in refused.sentence
+    assert not refused.lasting
+    assert cause(failed + "ipv6:%5B::1%5D:8001: SSL_ERROR_SSL: CERTIFICATE_VERIFY_FAILED").lasting
+    assert cause("Socket closed") is None
 
 
 def test_a_certificate_of_another_name_is_told_as_such(serve, authority):
