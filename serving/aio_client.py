@@ -10,14 +10,23 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from serving import credentials
-from serving.client import FORMS, Form, Options, answer, channel_arguments, retry_after, translated
+from serving.client import (
+    Form,
+    Options,
+    answer,
+    channel_arguments,
+    classify_request,
+    reconstruct_request,
+    retry_after,
+    translated,
+)
 from serving.parts import Part, split
 from serving.predictions import Answered
 from serving.v1 import prediction_pb2 as v1
 from serving.v1 import prediction_pb2_grpc as v1_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncGenerator, Iterable
 
     from serving.credentials import Pem
     from serving.parts import Image
@@ -65,20 +74,32 @@ class AsyncClient:
         self, images: Iterable[Image], *, model: str, version: int = 0, top_k: int = 0
     ) -> list[Classification | Failure]:
         """As `Client.classify`."""
-        request = v1.ClassifyRequest(model=model, version=version, top_k=top_k)
-        return await self._all(self._stub.Classify, request, images)
+        return await _all(self.classify_each(images, model=model, version=version, top_k=top_k))
 
     async def reconstruct(
         self, images: Iterable[Image], *, model: str, version: int = 0, form: Form = "error"
     ) -> list[Reconstruction | Failure]:
         """As `Client.reconstruct`."""
-        request = v1.ReconstructRequest(model=model, version=version, form=FORMS[form])
-        return await self._all(self._stub.Reconstruct, request, images)
+        return await _all(self.reconstruct_each(images, model=model, version=version, form=form))
 
-    async def _all(self, method: Any, template: Any, images: Iterable[Image]) -> list[Any]:
-        return [result async for each in self._pipeline(method, template, images) for result in each.results]
+    def classify_each(
+        self, images: Iterable[Image], *, model: str, version: int = 0, top_k: int = 0
+    ) -> AsyncGenerator[Answered, None]:
+        """As `Client.classify_each`, for `async for`."""
+        return self._pipeline(self._stub.Classify, classify_request(model, version, top_k), images)
 
-    async def _pipeline(self, method: Any, template: Any, images: Iterable[Image]) -> AsyncIterator[Answered]:
+    def reconstruct_each(
+        self, images: Iterable[Image], *, model: str, version: int = 0, form: Form = "error"
+    ) -> AsyncGenerator[Answered, None]:
+        """As `Client.reconstruct_each`, for `async for`."""
+        return self._pipeline(self._stub.Reconstruct, reconstruct_request(model, version, form), images)
+
+    async def models(self) -> list[v1.ModelInfo]:
+        """As `Client.models`."""
+        response = await self._response(self._stub.ListModels, v1.ListModelsRequest())
+        return list(response.models)
+
+    async def _pipeline(self, method: Any, template: Any, images: Iterable[Image]) -> AsyncGenerator[Answered, None]:
         """Answers in order, several requests under way; those nobody waits for any more are cancelled."""
         waiting: deque[asyncio.Task[Answered]] = deque()
         options = self._options
@@ -94,21 +115,27 @@ class AsyncClient:
                 task.cancel()
 
     async def _answer(self, method: Any, template: Any, part: Part) -> Answered:
-        """The answer to one part, however many attempts it takes."""
         if part.images is None:
             return Answered(template.model, template.version, part.merged(()))
         request = type(template)()
         request.CopyFrom(template)
         request.images.CopyFrom(part.images)
+        return answer(await self._response(method, request), part)
+
+    async def _response(self, method: Any, request: Any) -> Any:
+        """The server's answer, however many attempts it takes."""
         deadline = time.monotonic() + self._options.timeout_seconds
         attempt = 1
         while True:
             try:
-                timeout = deadline - time.monotonic()
-                return answer(await method(request, timeout=timeout, metadata=self._metadata), part)
+                return await method(request, timeout=deadline - time.monotonic(), metadata=self._metadata)
             except grpc.RpcError as error:
                 wait_seconds = retry_after(error, attempt, self._options)
                 if wait_seconds is None or time.monotonic() + wait_seconds >= deadline:
                     raise translated(error) from error
             await asyncio.sleep(wait_seconds)
             attempt += 1
+
+
+async def _all(answers: AsyncGenerator[Answered, None]) -> list[Any]:
+    return [result async for each in answers for result in each.results]

@@ -11,12 +11,14 @@ import random
 import time
 from collections import deque
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import grpc
 from grpc import StatusCode
 
 from serving import credentials, errors
+from serving.causes import cause
 from serving.parts import Part, split
 from serving.predictions import Answered, Classification, Failure, Reconstruction, Score
 from serving.v1 import prediction_pb2 as v1
@@ -45,7 +47,16 @@ _ERRORS: dict[StatusCode, type[errors.CalotypeError]] = {
     StatusCode.PERMISSION_DENIED: errors.PermissionDenied,
     StatusCode.UNAVAILABLE: errors.ModelNotReady,
 }
+_MOST_VERSION, _MOST_LABELS = 2**63 - 1, 2**32 - 1
+
+# The doubling ends here, so that ten attempts outlast a restart, and a server that is back is asked soon.
+_MOST_BACKOFF_MS = 1000.0
+_MOST_DOUBLINGS = 30  # of hundreds of attempts there would be no such number
+
 _PUSHBACK = "grpc-retry-pushback-ms"
+
+# A message over the limit, in the words of our servers and of gRPC's core; RESOURCE_EXHAUSTED is more than that.
+_SERVERS_LIMIT, _CORES_LIMIT = "--max-message-bytes", "message larger than max"
 
 # What the core of a stopping server says, in these very words, to a call that comes between its shutting down and the
 # caller's hearing of it: grpc/grpc#41785. A caller's own cancelling has other words, or is no RpcError.
@@ -66,7 +77,7 @@ class Options:
         request_bytes: images of a request stop being added above this.
         in_flight: requests under way at once.
         attempts: times that a request is sent while the server answers UNAVAILABLE, or stops.
-        backoff_ms: first wait between attempts when the server names none; doubles each time.
+        backoff_ms: first wait between attempts when the server names none; doubles each time, up to a second.
         max_message_bytes: largest answer taken.
     """
 
@@ -74,7 +85,7 @@ class Options:
     request_images: int = 32
     request_bytes: int = 4 * 1024 * 1024
     in_flight: int = 4
-    attempts: int = 6
+    attempts: int = 10
     backoff_ms: float = 50.0
     max_message_bytes: int = 256 * 1024 * 1024
 
@@ -92,7 +103,7 @@ class Client:
         sleep: how to wait between attempts.
 
     Raises:
-        BadSetting: a file can't be read.
+        BadSetting: an address of something else, or a file that can't be read or is not what it should be.
     """
 
     def __init__(
@@ -133,7 +144,7 @@ class Client:
     def classify(
         self, images: Iterable[Image], *, model: str, version: int = 0, top_k: int = 0
     ) -> list[Classification | Failure]:
-        """The labels of each image, in order; a Failure for each that cannot be read.
+        """The labels of each image, in order; a Failure for each that cannot be read, or has other pixels.
 
         Args:
             images: paths, encoded files, or uint8 pixels [height, width], [height, width, 1 or 3]; or one
@@ -143,7 +154,7 @@ class Client:
             top_k: labels per image; 0 is all.
 
         Raises:
-            CalotypeError: BadInput, ModelNotFound, ModelNotReady (after all attempts) …
+            CalotypeError: BadInput, TooLarge, ModelNotFound, ModelNotReady (after all attempts) …
         """
         results: list[Any] = []
         for answer in self.classify_each(images, model=model, version=version, top_k=top_k):
@@ -153,7 +164,7 @@ class Client:
     def reconstruct(
         self, images: Iterable[Image], *, model: str, version: int = 0, form: Form = "error"
     ) -> list[Reconstruction | Failure]:
-        """The reconstruction of each image, in order; a Failure for each that cannot be read.
+        """The reconstruction of each image, in order; a Failure for each that cannot be read, or has other pixels.
 
         Args:
             images: as for `classify`.
@@ -162,7 +173,7 @@ class Client:
             form: `error` alone, or the image too as `png`, or as `pixels` (uint8 of the model's size).
 
         Raises:
-            CalotypeError: BadInput, ModelNotFound, ModelNotReady (after all attempts) …
+            CalotypeError: BadInput, TooLarge, ModelNotFound, ModelNotReady (after all attempts) …
         """
         results: list[Any] = []
         for answer in self.reconstruct_each(images, model=model, version=version, form=form):
@@ -173,15 +184,13 @@ class Client:
         self, images: Iterable[Image], *, model: str, version: int = 0, top_k: int = 0
     ) -> Iterator[Answered]:
         """As `classify`, lazily: an answer per request, while `images` is still being read."""
-        request = v1.ClassifyRequest(model=model, version=version, top_k=top_k)
-        return self._pipeline(self._stub.Classify, request, images)
+        return self._pipeline(self._stub.Classify, classify_request(model, version, top_k), images)
 
     def reconstruct_each(
         self, images: Iterable[Image], *, model: str, version: int = 0, form: Form = "error"
     ) -> Iterator[Answered]:
         """As `reconstruct`, lazily: an answer per request, while `images` is still being read."""
-        request = v1.ReconstructRequest(model=model, version=version, form=FORMS[form])
-        return self._pipeline(self._stub.Reconstruct, request, images)
+        return self._pipeline(self._stub.Reconstruct, reconstruct_request(model, version, form), images)
 
     def models(self) -> list[v1.ModelInfo]:
         """What the server has."""
@@ -252,16 +261,40 @@ def channel_arguments(options: Options) -> list[tuple[str, int | str]]:
     """What a channel is told; gRPC's own retries are off, because this client has its own.
 
     Where a name means several servers (a headless service in Kubernetes), calls go round all that answer. One that
-    restarts is found again within seconds; gRPC by itself waits up to two minutes between two tries.
+    restarts is found again within a second; gRPC by itself waits up to two minutes between two tries.
     """
     return [
         ("grpc.lb_policy_name", "round_robin"),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 5_000),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.max_receive_message_length", options.max_message_bytes),
         ("grpc.max_send_message_length", options.max_message_bytes),
         ("grpc.enable_retries", 0),
     ]
+
+
+def classify_request(model: str, version: int, top_k: int) -> v1.ClassifyRequest:
+    """What all requests of a call have in common.
+
+    Raises:
+        BadInput: a number below 0 or beyond the field.
+    """
+    _check_number("version", version, _MOST_VERSION)
+    _check_number("top_k", top_k, _MOST_LABELS)
+    return v1.ClassifyRequest(model=model, version=version, top_k=top_k)
+
+
+def reconstruct_request(model: str, version: int, form: Form) -> v1.ReconstructRequest:
+    """As `classify_request`; BadInput for a form that there isn't as well."""
+    _check_number("version", version, _MOST_VERSION)
+    if not isinstance(form, str) or form not in FORMS:
+        raise errors.BadInput(f"form must be {', '.join(FORMS)}. Received: {form!r}")
+    return v1.ReconstructRequest(model=model, version=version, form=FORMS[form])
+
+
+def _check_number(name: str, number: Any, most: int) -> None:
+    if not isinstance(number, Integral) or not 0 <= int(number) <= most:
+        raise errors.BadInput(f"{name} must be a whole number from 0 to {most}. Received: {number!r}")
 
 
 def answer(response: Any, part: Part) -> Answered:
@@ -274,12 +307,17 @@ def retry_after(error: Any, attempt: int, options: Options) -> float | None:
     """Seconds to wait before another attempt; None: there is none.
 
     Only calls for which nothing was computed are retried: UNAVAILABLE ones, and those that a stopping server turned
-    away. The server's own wish goes before the doubling wait, and a negative one means never. Waits are spread, so that
-    refused clients don't come back together.
+    away; not those whose connection no further attempt will mend, as where the server is not trusted. The server's own
+    wish goes before the doubling wait, and a negative one means never. Waits are spread, so that refused clients don't
+    come back together.
     """
     if attempt >= options.attempts or not (error.code() is StatusCode.UNAVAILABLE or _turned_away(error)):
         return None
-    wait_ms: float = options.backoff_ms * 2 ** (attempt - 1)
+    why = cause(error.details() or "")
+    if why is not None and why.lasting:
+        return None
+    doubled_ms = options.backoff_ms * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS)
+    wait_ms = min(doubled_ms, max(_MOST_BACKOFF_MS, options.backoff_ms))
     for key, value in error.trailing_metadata() or ():
         if key == _PUSHBACK:
             if not value.isdigit():
@@ -295,7 +333,18 @@ def translated(error: Any) -> errors.CalotypeError:
         return CallFailed("The server does not speak calotype.v1: is this the gRPC port of `calotype serve`?")
     if _turned_away(error):
         return errors.ModelNotReady("The server stopped before it had read the call: try again.")
+    if code is StatusCode.RESOURCE_EXHAUSTED:
+        if _SERVERS_LIMIT in details:
+            return errors.TooLarge(details)
+        if _CORES_LIMIT in details:
+            limits = "the server (--max-message-bytes) or this client (Options.max_message_bytes)"
+            return errors.TooLarge(
+                f"A message is larger than {limits} takes: send fewer images in one. (gRPC: {details})"
+            )
     kind = _ERRORS.get(code)
+    why = cause(details) if code is StatusCode.UNAVAILABLE else None
+    if why is not None:
+        return errors.ModelNotReady(f"{why.sentence} (gRPC: {details})")
     return CallFailed(f"{code.name}: {details}") if kind is None else kind(details)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_CHANNELS: Final = (1, 3)
+CHANNELS: Final = (1, 3)
 _PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _PNG_COLOUR_TYPE: Final = {1: 0, 3: 2}
 _WHITE: Final = 255
@@ -47,7 +47,7 @@ def pixels(block: v1.PixelBlock) -> NDArray[np.uint8]:
     """
     shape = (block.rows, block.height, block.width, block.channels)
     data = block.data
-    if 0 in shape or block.channels not in _CHANNELS:
+    if 0 in shape or block.channels not in CHANNELS:
         raise BadInput(
             "A PixelBlock needs at least one row, a height, a width, and 1 or 3 channels. "
             f"Received: rows={shape[0]}, height={shape[1]}, width={shape[2]}, channels={shape[3]}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from serving.codec import pixel_block
+from serving.codec import CHANNELS, pixel_block
 from serving.errors import BadInput
 from serving.predictions import Failure
 from serving.v1 import prediction_pb2 as v1
@@ -30,8 +30,8 @@ class Part:
     """The images of one request.
 
     Args:
-        images: what is sent; None when no file of the part could be read.
-        failures: by position: the files that could not be read here.
+        images: what is sent; None when nothing of the part could be read.
+        failures: by position: the images that could not be read here.
     """
 
     images: v1.Images | None
@@ -55,12 +55,15 @@ def split(images: Iterable[Image], *, max_images: int, max_bytes: int) -> Iterat
         max_bytes: a part that has reached it takes no more.
 
     Raises:
-        BadInput: something that is none of these.
+        BadInput: something that is none of these; of a list, an array of other pixels fails alone, as a file does.
     """
     if isinstance(images, (str, bytes, Path)):
         raise BadInput(f"Expected several images, such as a list. Received: one {type(images).__name__}")
     if isinstance(images, np.ndarray):
-        yield from _block_parts(_checked(images, _BLOCK_DIMENSIONS), max_images, max_bytes)
+        wrong = _wrong(images, _BLOCK_DIMENSIONS)
+        if wrong:
+            raise BadInput(wrong)
+        yield from _block_parts(images, max_images, max_bytes)
         return
     run: list[Any] = []
     size = 0
@@ -86,7 +89,9 @@ def _item(image: Image) -> bytes | NDArray[np.uint8] | Failure:
     if isinstance(image, bytes):
         return image
     if isinstance(image, np.ndarray):
-        return _checked(image[..., None] if image.ndim == _GRAY_DIMENSIONS else image, _IMAGE_DIMENSIONS)
+        item = image[..., None] if image.ndim == _GRAY_DIMENSIONS else image
+        wrong = _wrong(item, _IMAGE_DIMENSIONS)
+        return Failure("INVALID_ARGUMENT", wrong) if wrong else item
     if isinstance(image, (str, Path)):
         try:
             return Path(image).read_bytes()
@@ -95,17 +100,19 @@ def _item(image: Image) -> bytes | NDArray[np.uint8] | Failure:
     raise BadInput(f"An image is a path, bytes, or a uint8 array. Received: {type(image).__name__}")
 
 
-def _checked(array: NDArray[Any], dimensions: int) -> NDArray[np.uint8]:
-    if array.dtype != np.uint8 or array.ndim != dimensions:
-        raise BadInput(
-            f"Pixels must be uint8 with {dimensions} dimensions ([height, width] is a gray image, several images "
-            f"are a list or [rows, height, width, channels]). Received: {array.dtype} {list(array.shape)}"
-        )
-    return array
+def _wrong(array: NDArray[Any], dimensions: int) -> str:
+    """Why an array is no pixels; empty when it is."""
+    right = array.dtype == np.uint8 and array.ndim == dimensions
+    if right and array.shape[-1] in CHANNELS and 0 not in array.shape[-_IMAGE_DIMENSIONS:]:
+        return ""
+    return (
+        f"Pixels must be uint8 with {dimensions} dimensions and 1 or 3 channels ([height, width] is a gray image, "
+        f"several images are a list or [rows, height, width, channels]). Received: {array.dtype} {list(array.shape)}"
+    )
 
 
 def _form(item: bytes | NDArray[np.uint8] | Failure) -> object:
-    """What two images of one part have in common; a file that failed here is a file."""
+    """What two images of one part have in common; what failed here goes with files."""
     return item.shape if isinstance(item, np.ndarray) else "file"
 
 

@@ -45,4 +45,4 @@ def call(name: str, options: Options) -> None:
 
 
 threading.Thread(target=call, args=("once", Options(attempts=1, timeout_seconds=10)), daemon=True).start()
-call("patient", Options(attempts=12, timeout_seconds=60))
+call("patient", Options(attempts=60, timeout_seconds=60))

@@ -29,7 +29,7 @@ _FORMATS = (".parquet", ".csv", ".jsonl")
 @click.option("--model", required=True, help="Name of the model.")
 @click.option("--version", type=click.IntRange(min=0), default=0, help="Version; 0 is the one being served.")
 @click.option("--top", "top_k", type=click.IntRange(min=0), default=0, help="Best labels per image; 0 is all.")
-@click.option("--server", metavar="HOST:PORT", help="Predict through this server.")
+@click.option("--server", metavar="HOST:PORT", help="Predict through this server; grpcs://HOST:PORT with TLS.")
 @click.option("--token", envvar="CALOTYPE_TOKEN", help="For a server with --tokens; better in CALOTYPE_TOKEN.")
 @click.option("--ca", type=click.Path(path_type=Path), help="PEM file of who signed the server's certificate: TLS.")
 @click.option("--certificate", type=click.Path(path_type=Path), help="PEM file of the own certificate.")
@@ -60,7 +60,11 @@ def command(  # noqa: PLR0913  an argument per option
     as_json: bool,
     **access: Any,
 ) -> None:
-    """Predict for image files, or for all files below folders; every row carries its path."""
+    """Predict for image files, or for all files below folders; every row carries its path.
+
+    The exit status is 0 when some images failed (they are counted), 1 when all did or the server can't be reached, and
+    2 when asked for what can't be, such as an unknown model.
+    """
     if (server is None) == (models is None):
         raise BadInput("Give either --server HOST:PORT or --models DIR: where is the model?")
     _check_output(output)
@@ -120,6 +124,8 @@ def _below(folder: Path) -> Iterator[Path]:
 def _through_server(
     files: Sequence[Path], address: str, access: dict[str, Any], *, model: str, version: int, top_k: int
 ) -> Iterator[Answered]:
+    # What goes wrong is told in one sentence, without the core's own lines. It looks at this when grpc is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         from serving.client import Client
     except ModuleNotFoundError as error:

@@ -62,7 +62,8 @@ def test_a_block_is_cut_by_rows_and_bytes(rows, max_images, max_bytes):
         ("cat.png", "one str"),
         (b"bytes", "one bytes"),
         ([3], "int"),
-        ([np.zeros((2, 2), np.float32)], "float32"),
+        (np.zeros((1, 2, 2, 1), np.float32), "float32"),
+        (np.zeros((1, 2, 2, 4), np.uint8), r"\[1, 2, 2, 4\]"),
         (np.zeros((2, 2, 1), np.uint8), r"\[2, 2, 1\]"),
     ],
 )
@@ -70,3 +71,18 @@ def test_what_is_no_images_is_refused(images, word):
     """With what was received; one image is not taken for several."""
     with pytest.raises(BadInput, match=word):
         list(split(images, max_images=9, max_bytes=99))
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 4), (2,), (1, 2, 2, 3), (0, 2, 1), (0, 2)])
+def test_an_array_of_other_pixels_fails_alone(shape):
+    """As a file does that can't be read: its neighbours go on, in their places."""
+    good, wrong = np.full((2, 2, 3), 7, np.uint8), np.zeros(shape, np.uint8)
+    for bad in (wrong, good.astype(np.float32)):
+        parts = [flat(part) for part in split([good, bad, b"file", bad, good], max_images=9, max_bytes=999)]
+        first, failed, file, again, last = [item for part in parts for item in part]
+        assert np.array_equal(first, good)
+        assert np.array_equal(last, good)
+        assert file == b"file"
+        assert failed == again
+        assert failed.code == "INVALID_ARGUMENT"
+        assert f"{bad.dtype} {list(bad.shape[:2])}"[:-1] in failed.message

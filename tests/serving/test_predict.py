@@ -100,6 +100,14 @@ def test_images_beyond_the_pixel_limit_fail_by_themselves(models, folder):
     assert sum("pixels" in message for message in failures) == 3
 
 
+def test_the_help_tells_of_exit_statuses_and_tls():
+    """What a script needs to know."""
+    told = " ".join(predict("--help").stdout.split())
+    assert "0 when some images failed" in told
+    assert "1 when all did" in told
+    assert "grpcs://HOST:PORT" in told
+
+
 @pytest.mark.parametrize("model", ["digits", "digits-ae"])
 def test_a_server_gives_the_same_predictions(models, folder, model):
     """The same command, either way."""

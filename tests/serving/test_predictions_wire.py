@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 import time
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.client import Client
+from serving.aio_client import AsyncClient
+from serving.client import Client, Options
 from serving.codec import pixel_block, png
-from serving.errors import BadInput, ModelNotFound, Overloaded
+from serving.errors import BadInput, ModelNotFound, Overloaded, TooLarge
 from serving.images import ImageSpec, fit
 from serving.predictions import Failure
 from serving.v1 import prediction_pb2 as v1
@@ -223,7 +225,56 @@ def test_the_client_raises_the_errors_of_the_house(client):
     with pytest.raises(BadInput, match="call Reconstruct"):
         client.classify(pixels(1), model="digits-ae")
     with pytest.raises(BadInput, match="uint8"):
-        client.classify([np.zeros((6, 5), np.float32)], model="digits")
+        client.classify(np.zeros((1, 6, 5, 1), np.float32), model="digits")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"top_k": -1}, "top_k must be .* Received: -1"),
+        ({"top_k": 2**32}, "top_k must be"),
+        ({"top_k": 1.5}, "top_k must be"),
+        ({"version": -1}, "version must be .* Received: -1"),
+        ({"version": "1"}, "version must be"),
+        ({"form": "jpg"}, "form must be error, png, pixels. Received: 'jpg'"),
+        ({"form": ["png"]}, "form must be"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_sent(rig, client, wrong, words):
+    """By one sentence of the house; by the twin as well."""
+
+    async def ask():
+        async with AsyncClient(rig.address) as twin:
+            await (twin.reconstruct if "form" in wrong else twin.classify)(pixels(1), model="digits", **wrong)
+
+    with pytest.raises(BadInput, match=words):
+        (client.reconstruct if "form" in wrong else client.classify)(pixels(1), model="digits", **wrong)
+    with pytest.raises(BadInput, match=words):
+        asyncio.run(ask())
+    assert client.classify(pixels(1), model="digits", top_k=np.int64(1), version=np.uint8(1))
+
+
+def test_a_message_over_a_limit_is_told_as_such(form):
+    """The server's, in its sentence, for requests and answers; and the client's own."""
+    block = pixels(40)
+    small, large = Options(max_message_bytes=600), Options(request_images=99)
+
+    async def ask(address):
+        async with AsyncClient(address, options=large) as client:
+            await client.classify(block, model="digits")
+
+    with served(two_models(), form, max_message_bytes=1000) as rig:
+        with Client(rig.address, options=large) as client:
+            with pytest.raises(TooLarge, match=r"^A message may have 1000 bytes"):
+                client.classify(block, model="digits")
+            with pytest.raises(TooLarge, match=r"^The answer has .*--max-message-bytes"):
+                client.classify(block[:30], model="digits")
+        with pytest.raises(TooLarge, match=r"^A message may have 1000 bytes"):
+            asyncio.run(ask(rig.address))
+        with Client(rig.address, options=small) as client:
+            for rows in (20, 25):
+                with pytest.raises(TooLarge, match="max_message_bytes"):
+                    client.classify(block[:rows], model="digits")
 
 
 def test_models_are_listed(client):

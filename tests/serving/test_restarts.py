@@ -6,13 +6,13 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import grpc
 import pytest
 
 from serving.aio_client import AsyncClient
-from serving.client import Client, Options
+from serving.client import Client, Options, retry_after
 from serving.errors import CalotypeError, ModelNotReady
 from serving.v1 import prediction_pb2 as v1
 from serving.v1 import prediction_pb2_grpc as v1_grpc
@@ -74,6 +74,43 @@ def test_a_caller_that_gives_up_hears_that_the_server_stopped():
         assert client.classify(pixels(1), model="digits")
     with turning_away(1) as address, pytest.raises(ModelNotReady, match="stopped before"):
         asyncio.run(ask_twin(address, once))
+
+
+def test_the_defaults_outlast_a_restart():
+    """However the waits are spread, and without waiting long once the server is back."""
+
+    class Refused:
+        code = staticmethod(lambda: grpc.StatusCode.UNAVAILABLE)
+        details = staticmethod(lambda: "Connection refused")
+        trailing_metadata = staticmethod(lambda: None)
+
+    options = Options()
+    waits = [retry_after(Refused, attempt, options) for attempt in range(1, options.attempts + 1)]
+    assert waits.pop() is None
+    assert 5 < sum(waits) < 10
+    assert max(waits) <= 1.5
+    assert retry_after(Refused, 5000, Options(attempts=10_000)) <= 1.5
+    assert 3 <= retry_after(Refused, 1, Options(backoff_ms=3000)) <= 4.5
+
+
+def test_a_server_that_is_back_after_two_seconds_answers(form):
+    """As our client is by default: the two seconds are only said to have been slept."""
+    slept = []
+    with served(two_models(), form) as rig:
+        address = rig.address
+
+    with ExitStack() as later:
+
+        def sleep(seconds):
+            slept.append(seconds)
+            if len(slept) > 1 and sum(slept) > 2.5 > sum(slept[:-1]):
+                later.enter_context(served(two_models(), form, port=int(address.rpartition(":")[2])))
+            if sum(slept) > 2.5:
+                time.sleep(seconds)
+
+        with Client(address, sleep=sleep) as client:
+            assert len(client.classify(pixels(1), model="digits")) == 1
+    assert sum(slept) > 2.5
 
 
 def test_restarts_under_load_fail_no_call_of_our_client(form):

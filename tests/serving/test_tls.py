@@ -5,13 +5,17 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import os
 import socket
 import ssl
+import subprocess
+import sys
 
 import grpc
 import pytest
 
 from serving import logs
+from serving.causes import cause
 from serving.client import Client, Options
 from serving.commands import predict
 from serving.errors import BadSetting, CalotypeError, ModelNotReady
@@ -173,6 +177,109 @@ def test_what_is_no_certificate_is_one_sentence_that_names_the_flag(authority, t
     ):
         with pytest.raises(BadSetting, match=flag):
             Tls(*arguments)
+
+
+@pytest.mark.parametrize("secure", [True, False])
+def test_a_client_that_cannot_connect_is_told_what_may_be_wrong(serve, authority, tmp_path, secure):
+    """At once where no further attempt would mend it."""
+    other = Authority(tmp_path, "other")
+    server = serve(**(secured(authority) if secure else {}))
+    wrong = [(address(server), {"ca": other.ca}, "not trusted"), (f"grpcs://{address(server)}", {}, "not trusted")]
+    if not secure:
+        wrong = [(address(server), {"ca": authority.ca}, "does not speak TLS")]
+        wrong += [(server.addresses[1].rpartition("/")[2], {}, "no gRPC port")]
+    for where, asked, words in wrong:
+        waits = []
+        with Client(where, **asked, sleep=waits.append) as client, pytest.raises(ModelNotReady, match=words):
+            client.models()
+        assert waits == []
+    if secure:
+        with Client(address(server), options=QUICK) as client, pytest.raises(ModelNotReady, match="grpcs://"):
+            client.models()
+
+
+def test_a_server_that_is_not_there_is_told_as_such():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with Client(f"127.0.0.1:{port}", options=QUICK) as client, pytest.raises(ModelNotReady, match="Nobody listens"):
+        client.models()
+
+
+def test_localhost_hides_nothing():
+    """It is two addresses, and the core tells of the last one alone, whichever that was."""
+    failed = "connections to all backends failing; last error: UNKNOWN: "
+    refused = cause(failed + "ipv6:%5B::1%5D:8001: Failed to connect to remote host: Connection refused")
+    assert "127.0.0.1" in refused.sentence
+    assert not refused.lasting
+    assert cause(failed + "ipv6:%5B::1%5D:8001: SSL_ERROR_SSL: CERTIFICATE_VERIFY_FAILED").lasting
+    assert cause("Socket closed") is None
+
+
+def test_a_certificate_of_another_name_is_told_as_such(serve, authority):
+    server = serve(host="0.0.0.0", **secured(authority))
+    where = f"127.0.0.2:{address(server).rpartition(':')[2]}"
+    with Client(where, ca=authority.ca, options=QUICK) as client, pytest.raises(ModelNotReady, match="another name"):
+        client.models()
+
+
+@pytest.mark.parametrize(
+    "address", ["http://localhost:8001", "https://localhost:8001", "GRPCS://localhost:1", "", "grpc://"]
+)
+def test_an_address_of_something_else_is_refused(address):
+    """Before anything is sent, with what was expected."""
+    with pytest.raises(BadSetting, match=r"grpcs://host:port"):
+        Client(address)
+
+
+def test_the_addresses_that_grpc_knows_are_taken():
+    for where in (
+        "dns:///localhost:1",
+        "unix:///nowhere",
+        "unix:nowhere",
+        "ipv4:127.0.0.1:1",
+        "[::1]:1",
+        "grpc://a:1/",
+    ):
+        Client(where).close()
+
+
+def test_a_file_of_something_else_is_refused_by_its_name(authority, tmp_path):
+    """Before anything is sent; what is in a key is not told."""
+    certificate, key = authority.sign("client")
+    locked = tmp_path / "locked.key"
+    locked.write_text("-----BEGIN ENCRYPTED PRIVATE KEY-----\n")
+    junk = tmp_path / "junk.pem"
+    junk.write_text("-----BEGIN CERTIFICATE-----\njunk\n-----END CERTIFICATE-----\n")
+    for wrong, words in (
+        ({"ca": key}, r"ca must be .*client\.key"),
+        ({"ca": junk}, r"ca must be .*junk\.pem"),
+        ({"ca": b""}, "ca must be .* 0 bytes"),
+        ({"certificate": key, "key": key}, "certificate must be"),
+        ({"certificate": certificate, "key": certificate}, "key must be"),
+        ({"certificate": certificate, "key": locked}, "passphrase"),
+    ):
+        with pytest.raises(BadSetting, match=words) as caught:
+            Client("127.0.0.1:1", **wrong)
+        assert "BEGIN" not in str(caught.value)
+    Client("127.0.0.1:1", ca=authority.ca.read_text(), certificate=str(certificate), key=key.read_bytes()).close()
+
+
+def test_predict_tells_a_tls_mistake_in_one_line(serve, authority, tmp_path):
+    """The core's own lines stay off the terminal, unless they are asked for."""
+    server = serve(**secured(authority))
+    image = tmp_path / "a.png"
+    image.write_bytes(fake_models_png())
+    code = "import sys; from serving import cli; sys.exit(cli.run(cli.load('predict')))"
+    asked = [sys.executable, "-c", code, image, "--model", "digits", "--server", f"grpcs://{address(server)}"]
+    plain = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False, env=plain)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: The server's certificate is not trusted")
+    assert done.stderr.count("\n") == 1
+    done = subprocess.run(
+        asked, capture_output=True, text=True, timeout=60, check=False, env=plain | {"GRPC_VERBOSITY": "INFO"}
+    )
+    assert "ssl_transport_security" in done.stderr
 
 
 @pytest.mark.parametrize("half", [{"tls_certificate": "c"}, {"tls_key": "k"}, {"tls_client_ca": "a"}])
