@@ -76,9 +76,8 @@ class Decoder:
             Overloaded: too many images or bytes are waiting.
             BadInput: more of either than may ever wait. The future has it for too many pixels in one request.
         """
-        self.check(
-            rows=len(files), size_bytes=0
-        )  # before each is looked at: a message has room for millions of empty ones
+        # Before each is looked at: a message has room for millions of empty ones.
+        self.check(rows=len(files), size_bytes=0)
         size_bytes = sum(map(len, files)) + _bytes_of(len(files), spec)
         return self.work(self._read(files, spec, call), call, rows=len(files), size_bytes=size_bytes)
 
