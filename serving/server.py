@@ -159,6 +159,7 @@ class Server:
         self.registry.start()
         self._begun = True
         if self._is_loaded():
+            self._say_what_is_served()
             self._transport.set_health("", serving=True)
 
     def _metrics(self) -> bytes:
@@ -181,6 +182,7 @@ class Server:
         self.shared_registry().join()
         if not self._is_loaded():
             return
+        self._say_what_is_served()
         self._transport.start()
         self.registry.watch(lambda name, ready: self._transport.set_health(name, serving=ready))
         self._transport.set_health("", serving=True)
@@ -192,10 +194,7 @@ class Server:
         """
         while not self._asked_to_stop():
             if self.registry.wait_ready(_LOOK_SECONDS):
-                if self._asked_to_stop():
-                    return False
-                self._say_what_is_served()
-                return True
+                return not self._asked_to_stop()
         return False
 
     def _say_what_is_served(self) -> None:

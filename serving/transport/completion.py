@@ -1,4 +1,4 @@
-"""The C core of grpcio by its completion queue: the only file that imports the private `grpc._cython.cygrpc`.
+"""The C core of grpcio by its completion queue: the server's only file that imports the private `grpc._cython.cygrpc`.
 
 What is taken from it, and what happens when a release changes it: docs/decisions/0003-completion-queue.md. A
 batch is a few operations on one call; its tag is a function that gets the event when the batch is done.

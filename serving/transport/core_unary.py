@@ -37,8 +37,8 @@ _NOT_TAKEN = Status(
 class UnaryCall:
     """Reads the request, starts the method, and answers in the thread that finishes it.
 
-    Mutable: `_future`, the work while it is not done; `_wire`, which is let go with the answer: who waits in `Unheard`
-    after that would keep the core's memory of a call from being used for the next. Without it nothing is sent.
+    Mutable: `_future`, the work while it is not done; `_wire`, which is let go with the answer: without it nothing is
+    sent.
 
     Args:
         unheard: where the call waits until somebody listens for its end.
@@ -140,7 +140,8 @@ class UnaryCall:
 class Unheard:
     """Unary calls in work for whose end nobody listens yet: most are answered before it is worth asking the core.
 
-    Mutable, the polling thread's alone: `_calls`, in the order in which they came, with the time to listen.
+    Mutable, the polling thread's alone: `_calls`, in the order in which they came, with the time to listen. Who waits
+    here after its answer would keep memory, the core's too, from being used for the next call; hence weak.
 
     Args:
         patience_seconds: how long a caller who hung up may go unheard.

@@ -308,4 +308,5 @@ def test_sigterm_ends_all_of_it_with_0(tmp_path):
         rest, log = server.communicate(timeout=60)
     assert (server.returncode, rest) == (0, "")
     assert "Traceback" not in log
+    assert log.count(" repository_served") == 2  # once a worker
     assert log.count(" stopped") == 2
